@@ -1,0 +1,59 @@
+PYTHON ?= python3
+VENV ?= .venv
+BIN := $(VENV)/bin
+
+# Each stamp is as new as the requirements that it was installed from: nothing is installed twice.
+RUNTIME := $(VENV)/.runtime-installed
+DEV := $(VENV)/.dev-installed
+PIP_INSTALL := $(BIN)/python -m pip install --quiet --disable-pip-version-check
+
+.DEFAULT_GOAL := help
+.NOTPARALLEL:
+.DELETE_ON_ERROR:
+.PHONY: help demo test check format bench clean
+
+help: ## Show this list
+	@echo "Lookalike, a visual search backend. make TARGET, where TARGET is one of:"
+	@awk -F ':.*## ' '/^[a-z]+:.*## / { printf "  %-8s %s\n", $$1, $$2 }' $(MAKEFILE_LIST)
+	@echo "Variables: PYTHON=python3.12 (any from 3.11), for demo also ONCE=1, CATALOG=path/to/products.csv, PORT=8000"
+
+demo: $(RUNTIME) ## Start everything, import a catalogue, search with a photo; runs until Ctrl-C (ONCE=1: ends then)
+	@$(BIN)/python -m demo
+
+test: $(DEV) ## Run all tests
+	$(BIN)/python -m pytest
+
+check: $(DEV) ## What CI runs: format, lint, types, import contracts, tests
+	$(BIN)/ruff format --check .
+	$(BIN)/ruff check .
+	$(BIN)/mypy
+	$(BIN)/lint-imports
+	$(BIN)/python -m pytest
+
+format: $(DEV) ## Format the code and mend what lint can mend
+	$(BIN)/ruff format .
+	$(BIN)/ruff check --fix .
+
+bench: $(RUNTIME) ## Measure, and print the figures that docs/results holds
+	$(BIN)/python -m benchmarks
+
+clean: ## Remove caches and everything that the demo left in var/ (the environment stays: rm -r .venv)
+	rm -rf var .pytest_cache .mypy_cache .ruff_cache .import_linter_cache .hypothesis
+	find . -name __pycache__ -type d -not -path './$(VENV)/*' -prune -exec rm -rf {} +
+
+$(BIN)/python:
+	@$(PYTHON) -c 'import sys; sys.exit(sys.version_info < (3, 11))' || { \
+		echo "Lookalike needs Python 3.11 or newer; $(PYTHON) is: $$($(PYTHON) --version 2>&1)."; \
+		echo "Name another one, for example: make $(MAKECMDGOALS) PYTHON=python3.12"; exit 1; } >&2
+	@echo "Creating the environment in $(VENV)"
+	@$(PYTHON) -m venv --clear $(VENV)
+
+$(RUNTIME): requirements.txt | $(BIN)/python
+	@echo "Installing requirements.txt: once, about 6 GB on disk (PyTorch), usually 3 to 10 minutes"
+	@$(PIP_INSTALL) --requirement requirements.txt
+	@touch $@
+
+$(DEV): requirements-dev.txt $(RUNTIME)
+	@echo "Installing requirements-dev.txt: once, usually under a minute"
+	@$(PIP_INSTALL) --requirement requirements-dev.txt
+	@touch $@

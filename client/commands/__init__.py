@@ -1,0 +1,1 @@
+"""The commands of `python -m client`, by what they work on: imports, searches, jobs."""

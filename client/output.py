@@ -1,0 +1,76 @@
+"""What people see: tables and summaries. Text of the catalogue is shown as text, never as terminal codes."""
+
+from collections.abc import Iterable, Mapping
+from typing import Any
+
+from rich.console import Console
+from rich.table import Table
+from rich.text import Text
+
+PIPED_WIDTH = 160  # columns where the output is not a terminal
+SHOWN_ROW_ERRORS = 20
+
+
+def console_for(*, stderr: bool = False) -> Console:
+    """Return a console that doesn't squeeze tables into 80 columns when its output is piped."""
+    console = Console(stderr=stderr, highlight=False)
+    return console if console.is_terminal else Console(stderr=stderr, highlight=False, width=PIPED_WIDTH)
+
+
+def plain(value: object) -> Text:
+    """Return a value as unformatted text, its control characters replaced."""
+    return Text("".join(character if character.isprintable() else " " for character in str(value)))
+
+
+def hits_table(result: Mapping[str, Any]) -> Table:
+    """Return the hits of a search, best first."""
+    table = Table(box=None, header_style="bold", pad_edge=False)
+    table.add_column("#", justify="right")
+    table.add_column("score", justify="right")
+    table.add_column("item", no_wrap=True)
+    table.add_column("title")
+    table.add_column("attributes", style="dim")
+    for hit in result["hits"]:
+        attributes = ", ".join(f"{name}={value}" for name, value in hit["attributes"].items())
+        score = f"{hit['score']:.4f}"
+        table.add_row(str(hit["rank"]), score, plain(hit["item_id"]), plain(hit["title"]), plain(attributes))
+    return table
+
+
+def search_summary(result: Mapping[str, Any]) -> str:
+    """Return where an answer came from and how long each step took."""
+    timings = result["timings_ms"]
+    steps = ", ".join(f"{step} {milliseconds:.1f}" for step, milliseconds in timings.items() if step != "total")
+    total = f"{timings['total']:.1f} ms" if "total" in timings else "no time"
+    text = f"answered from {result['answered_from'].replace('_', ' ')} in {total}"
+    return f"{text} ({steps})" if steps else text
+
+
+def print_search(console: Console, result: Mapping[str, Any]) -> None:
+    """Print the hits, or why there are none, and what the answer took."""
+    if result["hits"]:
+        console.print(hits_table(result))
+    else:
+        console.print(f"No hits: {(result.get('reason') or 'no reason given').replace('_', ' ')}.", markup=False)
+    console.print(search_summary(result), style="dim", markup=False)
+
+
+def import_summary(result: Mapping[str, Any]) -> str:
+    """Return what an import did, in one line."""
+    text = f"{result['imported']:,} of {result['rows']:,} rows imported, {result['embedded']:,} images embedded"
+    if result["deleted"]:
+        text += f", {result['deleted']:,} items deleted"
+    return f"{text}, {result['failed']:,} rows left out"
+
+
+def row_errors_table(errors: Iterable[Mapping[str, Any]]) -> Table:
+    """Return rows that an import left out, with the reasons."""
+    table = Table(box=None, header_style="bold", pad_edge=False)
+    table.add_column("line", justify="right")
+    for name in ("item", "code", "detail"):
+        table.add_column(name)
+    for error in errors:
+        table.add_row(
+            str(error["line"]), plain(error.get("item_id") or ""), plain(error["code"]), plain(error["detail"])
+        )
+    return table

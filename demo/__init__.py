@@ -1,0 +1,1 @@
+"""`make demo`: starts the processes of the Procfile, imports a catalogue and searches it with a photo."""

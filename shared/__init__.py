@@ -1,0 +1,1 @@
+"""What the web and worker tiers must agree on: settings, errors, jobs, wire schemas, catalogue, stores."""

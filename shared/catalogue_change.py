@@ -1,0 +1,231 @@
+"""Writing the catalogue: one transaction that other writers wait for."""
+
+from collections.abc import Collection, Mapping, Sequence
+from dataclasses import dataclass
+from datetime import UTC, datetime
+from typing import Any
+
+from sqlalchemy import delete, func, insert, select, update
+from sqlalchemy.dialects import postgresql, sqlite
+from sqlalchemy.orm import Session
+
+from shared.errors import AttributeTypeMismatch
+from shared.tables import (
+    AttributeRow,
+    CatalogueState,
+    EmbeddingRow,
+    ImportErrorRow,
+    ItemAttributeRow,
+    ItemImageRow,
+    ItemRow,
+    ReleaseRow,
+    Table,
+)
+
+AttributeValue = str | bool | int | float
+
+
+@dataclass(frozen=True)
+class ImageRef:
+    """An image in the store."""
+
+    sha256: str
+    media_type: str
+
+
+@dataclass(frozen=True)
+class ItemChange:
+    """An item as it shall be; `images` None leaves its images as they are."""
+
+    id: str
+    title: str
+    attributes: Mapping[str, AttributeValue]
+    images: Sequence[ImageRef] | None
+
+
+def type_of(value: AttributeValue) -> str:
+    """Return the catalogue's word for the type of an attribute's value."""
+    return "boolean" if isinstance(value, bool) else "string" if isinstance(value, str) else "number"
+
+
+class CatalogueChange:
+    """What can be done within one change; made by `Catalogue.change`."""
+
+    def __init__(self, session: Session) -> None:
+        self._session = session
+        # Locks the row until the commit, before anything is read: changes come one after the other.
+        session.execute(update(CatalogueState).values(purged_seq=CatalogueState.purged_seq))
+        self._seq = session.execute(select(CatalogueState.seq)).scalar_one() + 1
+        self._is_dirty = False
+        self._insert = sqlite.insert if session.get_bind().dialect.name == "sqlite" else postgresql.insert
+
+    def close(self) -> None:
+        """Give the change its place in the order, if it changed anything that can be searched."""
+        if self._is_dirty:
+            self._session.execute(update(CatalogueState).values(seq=self._seq))
+
+    def put(self, items: Sequence[ItemChange], import_job: str | None = None) -> int:
+        """Add items, or make them as given; an item that is so already is not touched.
+
+        Args:
+            items: with different ids; an image's bytes must be in the store and its embedding, where there is to
+                be one, added before or in this change.
+            import_job: id of the import that brings them.
+
+        Returns:
+            How many items were added or changed.
+
+        Raises:
+            AttributeTypeMismatch: if a value has another type than its field has in the catalogue.
+        """
+        self._declare_types(items)
+        ids = [item.id for item in items]
+        present = {row.id: row for row in self._session.scalars(select(ItemRow).where(ItemRow.id.in_(ids)))}
+        images = self._images_of(ids)
+        changed = [item for item in items if not _is_same(item, present.get(item.id), images.get(item.id, []))]
+        for item in changed:
+            self._write_item(item, images.get(item.id, []))
+        if import_job is not None:
+            self._session.execute(update(ItemRow).where(ItemRow.id.in_(ids)).values(import_job=import_job))
+        self._is_dirty |= bool(changed)
+        return len(changed)
+
+    def is_absent(self, item_id: str) -> bool:
+        """Tell whether the catalogue has no such item."""
+        row = self._session.get(ItemRow, item_id)
+        return row is None or row.is_deleted
+
+    def _declare_types(self, items: Sequence[ItemChange]) -> None:
+        known = dict(self._session.execute(select(AttributeRow.name, AttributeRow.type)).tuples().all())
+        for item in items:
+            for name, value in item.attributes.items():
+                if known.setdefault(name, type_of(value)) != type_of(value):
+                    raise AttributeTypeMismatch(
+                        f"Attribute {name!r} of item {item.id!r} is {value!r}, but {name!r} is a {known[name]} "
+                        "in this catalogue. Send it as such, or under another name.",
+                        attribute=name,
+                        expected=known[name],
+                    )
+        rows = [{"name": name, "type": type_} for name, type_ in known.items()]
+        if rows:
+            self._session.execute(self._insert(AttributeRow).on_conflict_do_nothing(), rows)
+
+    def _images_of(self, ids: Collection[str]) -> dict[str, list[ItemImageRow]]:
+        images: dict[str, list[ItemImageRow]] = {}
+        statement = select(ItemImageRow).where(ItemImageRow.item_id.in_(ids)).order_by(ItemImageRow.position)
+        for image in self._session.scalars(statement):
+            images.setdefault(image.item_id, []).append(image)
+        return images
+
+    def _write_item(self, item: ItemChange, images: Sequence[ItemImageRow]) -> None:
+        values = {
+            "title": item.title,
+            "attributes": dict(item.attributes),
+            "is_deleted": False,
+            "seq": self._seq,
+            "updated_at": datetime.now(UTC),
+        }
+        statement = self._insert(ItemRow).values(id=item.id, **values)
+        self._session.execute(statement.on_conflict_do_update(index_elements=["id"], set_=values))
+        self._session.execute(delete(ItemAttributeRow).where(ItemAttributeRow.item_id == item.id))
+        attributes = [_attribute_row(item.id, name, value) for name, value in item.attributes.items()]
+        if attributes:
+            self._session.execute(insert(ItemAttributeRow), attributes)
+        if item.images is not None and not _has_images(item, images):
+            self._session.execute(delete(ItemImageRow).where(ItemImageRow.item_id == item.id))
+            rows = [
+                {"item_id": item.id, "position": position, "sha256": image.sha256, "media_type": image.media_type}
+                for position, image in enumerate(item.images)
+            ]
+            if rows:
+                self._session.execute(insert(ItemImageRow), rows)
+
+    def delete(self, ids: Collection[str]) -> int:
+        """Delete items; returns how many there were. A tombstone tells every index."""
+        statement = select(ItemRow.id).where(ItemRow.id.in_(ids), ItemRow.is_deleted.is_(False))
+        found = self._session.scalars(statement).all()
+        if found:
+            for table in (ItemAttributeRow, ItemImageRow):
+                self._session.execute(delete(table).where(table.item_id.in_(found)))
+            tombstone = {"is_deleted": True, "seq": self._seq, "attributes": {}, "updated_at": datetime.now(UTC)}
+            self._session.execute(update(ItemRow).where(ItemRow.id.in_(found)).values(**tombstone))
+            self._is_dirty = True
+        return len(found)
+
+    def delete_absent(self, import_job: str, page: int = 500) -> int:
+        """Delete every item that an import in mode replace did not bring; one whose row failed stays as it was."""
+        failed = select(ImportErrorRow.item_id).where(
+            ImportErrorRow.job_id == import_job, ImportErrorRow.item_id.is_not(None)
+        )
+        absent = select(ItemRow.id).where(
+            ItemRow.is_deleted.is_(False),
+            ItemRow.import_job.is_distinct_from(import_job),
+            ItemRow.id.not_in(failed),
+        )
+        deleted = 0
+        while ids := self._session.scalars(absent.limit(page)).all():
+            deleted += self.delete(ids)
+        return deleted
+
+    def add_embeddings(self, encoder_id: str, vectors: Mapping[str, bytes]) -> None:
+        """Keep embeddings (little-endian float32) by the hash of their image; a known one stays."""
+        rows = [{"encoder_id": encoder_id, "sha256": sha256, "vector": vector} for sha256, vector in vectors.items()]
+        if rows:
+            self._session.execute(self._insert(EmbeddingRow).on_conflict_do_nothing(), rows)
+
+    def touch_items_of(self, hashes: Collection[str]) -> None:
+        """Have every index look again at the items that own these images, whose embeddings are new."""
+        owners = select(ItemImageRow.item_id).where(ItemImageRow.sha256.in_(hashes))
+        self._session.execute(update(ItemRow).where(ItemRow.id.in_(owners)).values(seq=self._seq))
+        self._is_dirty = True
+
+    def activate(self, release_id: str, encoder_id: str, manifest: Mapping[str, Any]) -> None:
+        """Register a release, if it is new, and let searches use it."""
+        row = {"id": release_id, "encoder_id": encoder_id, "manifest": dict(manifest), "created_at": datetime.now(UTC)}
+        self._session.execute(self._insert(ReleaseRow).on_conflict_do_nothing(), [row])
+        self._session.execute(update(CatalogueState).values(release_id=release_id))
+
+    def purge_tombstones(self, before: datetime) -> int:
+        """Forget items that were deleted before a moment, and fields that no item has any more."""
+        old = (ItemRow.is_deleted.is_(True), ItemRow.updated_at < before)
+        last = self._session.execute(select(func.max(ItemRow.seq)).where(*old)).scalar_one()
+        if last is not None:
+            self._session.execute(update(CatalogueState).values(purged_seq=last))
+        purged = self._session.execute(delete(ItemRow).where(*old)).rowcount
+        used = select(ItemAttributeRow.name).where(ItemAttributeRow.name == AttributeRow.name)
+        self._session.execute(delete(AttributeRow).where(~used.exists()))
+        return int(purged)
+
+    def insert_new(self, table: type[Table], rows: Sequence[Mapping[str, Any]]) -> None:
+        """Insert rows of a bookkeeping table; those that are there already stay."""
+        if rows:
+            self._session.execute(self._insert(table).on_conflict_do_nothing(), [dict(row) for row in rows])
+
+    @property
+    def session(self) -> Session:
+        """The open transaction, for bookkeeping that must commit together with the change."""
+        return self._session
+
+
+def _attribute_row(item_id: str, name: str, value: AttributeValue) -> dict[str, Any]:
+    is_text = isinstance(value, str)
+    return {
+        "item_id": item_id,
+        "name": name,
+        "text_value": value if is_text else None,
+        "number_value": None if is_text else float(value),
+    }
+
+
+def _has_images(item: ItemChange, images: Sequence[ItemImageRow]) -> bool:
+    return item.images is None or [image.sha256 for image in item.images] == [image.sha256 for image in images]
+
+
+def _is_same(item: ItemChange, row: ItemRow | None, images: Sequence[ItemImageRow]) -> bool:
+    return (
+        row is not None
+        and not row.is_deleted
+        and row.title == item.title
+        and row.attributes == dict(item.attributes)
+        and _has_images(item, images)
+    )

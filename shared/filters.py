@@ -1,0 +1,116 @@
+"""Filters: from the client's JSON to a condition on items, typed by the catalogue.
+
+Grammar: an object's members are all required. A member is a field with a value (`{"colour": "red"}`), a field with
+operators (`{"price": {"gte": 10, "lt": 50}}`), or `and` / `or` with a list of filters, or `not` with one.
+"""
+
+from collections.abc import Callable, Mapping
+from typing import Any
+
+from sqlalchemy import ColumnElement, and_, exists, false, not_, or_, true
+
+from shared.errors import FilterTypeMismatch, InvalidFilter, UnknownFilterField
+from shared.tables import ItemAttributeRow, ItemRow
+
+MAX_DEPTH = 8
+MAX_CONDITIONS = 64
+MAX_VALUES = 1000
+
+Column = ColumnElement[Any]
+OPERATORS: dict[str, Callable[[Any, Any], ColumnElement[bool]]] = {
+    "eq": lambda column, value: column == value,
+    "ne": lambda column, value: column != value,
+    "in": lambda column, values: column.in_(values),
+    "gt": lambda column, value: column > value,
+    "gte": lambda column, value: column >= value,
+    "lt": lambda column, value: column < value,
+    "lte": lambda column, value: column <= value,
+}
+RANGES = ("gt", "gte", "lt", "lte")
+COMBINATIONS = ("and", "or", "not")
+_TYPE_WORDS = {"string": "a text", "number": "a number", "boolean": "true or false"}
+
+
+def compile_filter(condition: Mapping[str, Any], types: Mapping[str, str]) -> ColumnElement[bool]:
+    """Turn a filter into a condition on ItemRow.
+
+    Args:
+        condition: the client's JSON object; the empty object lets every item through.
+        types: "string", "number" or "boolean" of each field of the catalogue.
+
+    Raises:
+        InvalidFilter: if it is not of the grammar, or too large.
+        UnknownFilterField: if it names a field that no item has; lists the known ones.
+        FilterTypeMismatch: if a value has another type than its field.
+    """
+    return _Compiler(types).compile(condition, depth=1)
+
+
+class _Compiler:
+    def __init__(self, types: Mapping[str, str]) -> None:
+        self._types = types
+        self._conditions = 0
+
+    def compile(self, condition: Any, depth: int) -> ColumnElement[bool]:
+        if not isinstance(condition, Mapping):
+            raise InvalidFilter(f'A filter is an object such as {{"colour": "red"}}, not {condition!r}.')
+        if depth > MAX_DEPTH:
+            raise InvalidFilter(f"A filter may be nested {MAX_DEPTH} deep at most.")
+        return and_(true(), *(self._member(name, value, depth) for name, value in condition.items()))
+
+    def _member(self, name: str, value: Any, depth: int) -> ColumnElement[bool]:
+        if name == "not":
+            return not_(self.compile(value, depth + 1))
+        if name in COMBINATIONS:
+            if not isinstance(value, list) or not value:
+                raise InvalidFilter(f"{name!r} takes a list of at least one filter.")
+            parts = [self.compile(part, depth + 1) for part in value]
+            return and_(*parts) if name == "and" else or_(false(), *parts)
+        return self._field(name, value)
+
+    def _field(self, name: str, value: Any) -> ColumnElement[bool]:
+        if name not in self._types:
+            known = sorted(self._types)
+            raise UnknownFilterField(
+                f"No item has a field {name!r}. Known fields: {', '.join(known) or 'none yet'}.",
+                field=name,
+                known_fields=known,
+            )
+        operators = value if isinstance(value, Mapping) else {"eq": value}
+        if not operators:
+            raise InvalidFilter(f"{name!r} has no operator; use one of {', '.join(OPERATORS)}.")
+        return and_(*(self._comparison(name, operator, operand) for operator, operand in operators.items()))
+
+    def _comparison(self, name: str, operator: str, operand: Any) -> ColumnElement[bool]:
+        self._conditions += 1
+        if self._conditions > MAX_CONDITIONS:
+            raise InvalidFilter(f"A filter may have {MAX_CONDITIONS} conditions at most.")
+        if operator not in OPERATORS:
+            raise InvalidFilter(f"{name!r} has an unknown operator {operator!r}; use one of {', '.join(OPERATORS)}.")
+        if operator in RANGES and self._types[name] == "boolean":
+            raise FilterTypeMismatch(f"{name!r} is true or false; compare it with eq, ne or in.", field=name)
+        if operator == "in":
+            if not isinstance(operand, list) or not 1 <= len(operand) <= MAX_VALUES:
+                raise InvalidFilter(f"'in' of {name!r} takes a list of 1 to {MAX_VALUES} values.")
+            value: Any = [self._checked(name, entry) for entry in operand]
+        else:
+            value = self._checked(name, operand)
+        column = ItemAttributeRow.text_value if self._types[name] == "string" else ItemAttributeRow.number_value
+        # An item without the field meets no comparison, not even `ne`: unknown is not "other".
+        return exists().where(
+            ItemAttributeRow.item_id == ItemRow.id,
+            ItemAttributeRow.name == name,
+            OPERATORS[operator](column, value),
+        )
+
+    def _checked(self, name: str, value: Any) -> Any:
+        type_ = self._types[name]
+        is_number = isinstance(value, int | float) and not isinstance(value, bool)
+        fits = {"string": isinstance(value, str), "number": is_number, "boolean": isinstance(value, bool)}[type_]
+        if not fits:
+            raise FilterTypeMismatch(
+                f"{name!r} is {_TYPE_WORDS[type_]} in this catalogue, but the filter has {value!r}.",
+                field=name,
+                expected=type_,
+            )
+        return float(value) if isinstance(value, bool) else value

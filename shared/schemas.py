@@ -1,0 +1,294 @@
+"""The wire: every JSON body of the API, as pydantic models. OpenAPI is made from these."""
+
+from datetime import datetime
+from enum import StrEnum
+from typing import Annotated, Any, Literal
+
+from pydantic import BaseModel, ConfigDict, Field, StringConstraints, model_validator
+
+ItemId = Annotated[str, StringConstraints(min_length=1, max_length=128, pattern=r"^[A-Za-z0-9][A-Za-z0-9._:~@+-]*$")]
+AttributeValue = str | bool | int | float
+Sha256 = Annotated[str, StringConstraints(pattern=r"^[0-9a-f]{64}$")]
+
+
+class Wire(BaseModel):
+    """A body of the API; unknown fields are refused, so that a typing error is never ignored."""
+
+    model_config = ConfigDict(extra="forbid", frozen=True)
+
+
+class Crop(Wire):
+    """The part of the upright photo to search with, as fractions of its width and height."""
+
+    x: float = Field(ge=0, lt=1, description="Left edge.")
+    y: float = Field(ge=0, lt=1, description="Top edge.")
+    width: float = Field(gt=0, le=1)
+    height: float = Field(gt=0, le=1)
+
+    @model_validator(mode="after")
+    def _lies_inside(self) -> "Crop":
+        if self.x + self.width > 1.000001 or self.y + self.height > 1.000001:
+            raise ValueError("the crop leaves the photo: x + width and y + height may be at most 1")
+        return self
+
+
+class SearchParameters(Wire):
+    """What a search asks for, apart from its photo."""
+
+    k: int = Field(10, ge=1, le=100, description="Wanted number of items.")
+    min_score: float | None = Field(None, ge=-1, le=1, description="Leave out hits below this cosine similarity.")
+    filter: dict[str, Any] | None = Field(
+        None,
+        description='Which items may be found, for example {"colour": "red", "price": {"lt": 50}}. '
+        "Operators: eq, ne, in, gt, gte, lt, lte; combine with and, or, not.",
+        examples=[{"colour": {"in": ["red", "blue"]}, "price": {"lte": 50}}],
+    )
+    crop: Crop | None = None
+    callback_url: str | None = Field(None, max_length=2048, description="Where to POST the finished job.")
+
+
+class SearchRequest(SearchParameters):
+    """A search by image_url or by item_id, as JSON."""
+
+    image_url: str | None = Field(None, max_length=2048, description="Photo to fetch and search with.")
+    item_id: ItemId | None = Field(None, description='Search with an item\'s own images ("more like this").')
+
+    @model_validator(mode="after")
+    def _names_one_photo(self) -> "SearchRequest":
+        if (self.image_url is None) == (self.item_id is None):
+            raise ValueError(
+                "name exactly one of image_url and item_id, or upload the photo as multipart field 'image'"
+            )
+        return self
+
+
+class JobKind(StrEnum):
+    """What a job does."""
+
+    SEARCH = "search"
+    IMPORT = "import"
+
+
+class JobStatus(StrEnum):
+    """Where a job stands: queued -> running -> succeeded | failed | cancelled; queued -> cancelled | failed."""
+
+    QUEUED = "queued"
+    RUNNING = "running"
+    SUCCEEDED = "succeeded"
+    FAILED = "failed"
+    CANCELLED = "cancelled"
+
+    @property
+    def is_final(self) -> bool:
+        """Whether the job will never change again."""
+        return self in (JobStatus.SUCCEEDED, JobStatus.FAILED, JobStatus.CANCELLED)
+
+
+class AnsweredFrom(StrEnum):
+    """Where a search's answer came from."""
+
+    ENGINE = "engine"
+    EMBEDDING_CACHE = "embedding_cache"
+    RESULT_CACHE = "result_cache"
+    SIMILAR_RESULT_CACHE = "similar_result_cache"
+
+
+class Hit(Wire):
+    """One found item."""
+
+    rank: int = Field(ge=1)
+    item_id: str
+    score: float = Field(description="Cosine similarity of the item's best image, in [-1, 1]; higher is better.")
+    title: str
+    attributes: dict[str, AttributeValue]
+    image_url: str = Field(description="Link of the item's best image.")
+
+
+class SearchResult(Wire):
+    """The answer to a search."""
+
+    hits: list[Hit]
+    release: str = Field(description="Encoder and index that answered.")
+    catalogue_version: int = Field(description="State of the catalogue that was searched; grows with every change.")
+    answered_from: AnsweredFrom
+    reason: Literal["catalogue_empty", "no_item_matches_filter", "all_below_min_score", "no_similar_item"] | None = (
+        Field(None, description="Why there are no hits.")
+    )
+    timings_ms: dict[str, float] = Field(
+        description="Milliseconds per step: queue, fetch, decode, embed, search, total."
+    )
+
+
+class ImportMode(StrEnum):
+    """What happens to items that the file doesn't name."""
+
+    UPSERT = "upsert"
+    REPLACE = "replace"
+
+
+class ImportParameters(Wire):
+    """How to read and apply a catalogue file."""
+
+    mode: ImportMode = Field(
+        ImportMode.UPSERT, description="replace also deletes every item that the file doesn't name."
+    )
+    format: Literal["csv", "ndjson", "parquet", "zip"] | None = Field(None, description="Unset: told from the content.")
+    columns: dict[Literal["id", "title", "image"], str] = Field(
+        default_factory=dict, description="Names of the file's columns where they differ from id, title and image."
+    )
+    encoding: str = Field("utf-8", max_length=32, description="Text encoding of CSV and NDJSON.")
+    callback_url: str | None = Field(None, max_length=2048)
+
+
+class ImportRequest(ImportParameters):
+    """An import of a file that is on the server already, below its import root."""
+
+    path: str = Field(max_length=1024, description="File, relative to the server's import root.")
+
+
+class ImportResult(Wire):
+    """What an import did."""
+
+    rows: int
+    imported: int = Field(description="Rows whose item was added, changed or found to be up to date.")
+    failed: int = Field(description="Rows left out; GET /v1/jobs/{id}/errors tells why.")
+    deleted: int = Field(description="Items that mode replace deleted.")
+    embedded: int = Field(description="Images that had to be embedded; the others were known.")
+
+
+class RowError(Wire):
+    """Why one row of an import was left out."""
+
+    line: int = Field(description="Line of the file (row number in a Parquet file), counted from 1.")
+    item_id: str | None = None
+    code: str
+    detail: str
+
+
+class RowErrorPage(Wire):
+    """Some of the rows that an import left out, by line."""
+
+    errors: list[RowError]
+    next_cursor: str | None = None
+
+
+class Progress(Wire):
+    """How far a long job is."""
+
+    done: int
+    failed: int
+    total: int | None = Field(None, description="Unknown until the file was read through.")
+    rate_per_second: float | None = None
+    eta_seconds: float | None = None
+
+
+class JobError(BaseModel):
+    """Why a job failed, with a stable code."""
+
+    model_config = ConfigDict(extra="allow", frozen=True)
+
+    code: str
+    title: str
+    detail: str
+
+
+class Delivery(Wire):
+    """One try of a webhook callback."""
+
+    attempt: int
+    at: datetime
+    status: int | None = Field(None, description="HTTP status of the answer; null where there was none.")
+    error: str | None = None
+    next_attempt_at: datetime | None = None
+
+
+class Job(Wire):
+    """A job as clients see it."""
+
+    id: str
+    kind: JobKind
+    status: JobStatus
+    created_at: datetime
+    started_at: datetime | None = None
+    finished_at: datetime | None = None
+    attempts: int = 0
+    progress: Progress | None = None
+    result: SearchResult | ImportResult | None = None
+    error: JobError | None = None
+    deliveries: list[Delivery] = Field(default_factory=list, description="Log of the webhook callback.")
+    links: dict[str, str] = Field(default_factory=dict, description="self; errors for imports.")
+
+
+class ItemImage(Wire):
+    """One image of an item."""
+
+    position: int = Field(ge=0)
+    sha256: Sha256
+    url: str
+
+
+class Item(Wire):
+    """A product of the catalogue."""
+
+    id: str
+    title: str
+    attributes: dict[str, AttributeValue]
+    images: list[ItemImage]
+    updated_at: datetime
+
+
+class ItemWrite(Wire):
+    """An item as it shall be; what is left out is removed, except images: left out, they stay."""
+
+    title: str = Field("", max_length=1000)
+    attributes: dict[Annotated[str, StringConstraints(pattern=r"^[A-Za-z_][A-Za-z0-9_ -]{0,63}$")], AttributeValue] = (
+        Field(default_factory=dict, max_length=100)
+    )
+    image_urls: list[Annotated[str, StringConstraints(max_length=2048)]] | None = Field(
+        None, min_length=1, max_length=16, description="Images to fetch; or upload them as multipart fields 'image'."
+    )
+
+
+class ItemPage(Wire):
+    """Some items, by id."""
+
+    items: list[Item]
+    next_cursor: str | None = None
+
+
+class Attribute(Wire):
+    """A field that a filter may name."""
+
+    name: str
+    type: Literal["string", "number", "boolean"]
+    values: list[str] | None = Field(None, description="Most frequent values of a string field.")
+    minimum: float | None = None
+    maximum: float | None = None
+
+
+class AttributeList(Wire):
+    """The fields of the catalogue."""
+
+    attributes: list[Attribute]
+
+
+class Problem(BaseModel):
+    """An RFC 9457 problem body; `code` is stable."""
+
+    model_config = ConfigDict(extra="allow", frozen=True)
+
+    type: str
+    title: str
+    status: int
+    detail: str
+    code: str
+    instance: str | None = None
+
+
+class Readiness(Wire):
+    """Whether the service can take work, part by part."""
+
+    ready: bool
+    checks: dict[str, str] = Field(description="`ok`, or what is wrong, for redis, database and queue.")
+    search_workers: int
+    bulk_workers: int

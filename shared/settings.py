@@ -1,0 +1,112 @@
+"""All settings: read once from the environment (and `.env`), frozen, each with its unit in its name."""
+
+from pathlib import Path
+from typing import Literal
+
+from pydantic import AliasChoices, Field, SecretStr, ValidationError
+from pydantic_settings import BaseSettings, SettingsConfigDict
+
+ENV_PREFIX = "LOOKALIKE_"
+
+MIB = 1024 * 1024
+GIB = 1024 * MIB
+
+
+class InvalidSettings(SystemExit):
+    """The environment holds values that can't be used; the message names each of them."""
+
+
+class Settings(BaseSettings):
+    """What an operator can set. docs/settings.md and .env.example list the same fields, by test."""
+
+    model_config = SettingsConfigDict(
+        env_prefix=ENV_PREFIX, env_file=".env", frozen=True, extra="ignore", hide_input_in_errors=False
+    )
+
+    redis_url: str = Field(
+        "redis://127.0.0.1:6379/0",
+        pattern=r"^(rediss?|unix)://",
+        validation_alias=AliasChoices("REDIS_URL"),
+        description="Redis or Valkey server for the queue, job records and caches.",
+    )
+    database_url: str = Field(
+        "sqlite:///var/lookalike.sqlite3",
+        pattern=r"^(sqlite|postgresql(\+psycopg)?|postgres)://",
+        validation_alias=AliasChoices("DATABASE_URL"),
+        description="SQL database of items, embeddings and releases: sqlite:///file or postgresql://.",
+    )
+    store_url: str = Field(
+        "var/store",
+        description="fsspec folder or URL (for example s3://bucket/prefix) of images and uploaded catalogues.",
+    )
+    import_root: Path | None = Field(
+        None, description="Folder on the server whose catalogue files clients may import by path; unset: none."
+    )
+    web_bind: str = Field("127.0.0.1:8000", description="Address and port that the web tier listens on.")
+    web_threads: int = Field(32, ge=2, le=512, description="Threads of one web process; each waiting client holds one.")
+
+    encoder: Literal["tf_efficientnet_lite0", "resnet50"] = Field(
+        "tf_efficientnet_lite0", description="Backbone that turns images into embeddings."
+    )
+    encoder_weights_path: Path | None = Field(
+        None, description="Weights file for the encoder (.safetensors or .pth); unset: the backbone's own weights."
+    )
+    encoder_threads: int = Field(2, ge=1, le=64, description="CPU threads of one forward pass.")
+
+    upload_max_bytes: int = Field(20 * MIB, ge=1024, description="Largest photo that is accepted.")
+    image_max_pixels: int = Field(50_000_000, ge=1, description="Largest width x height of a photo.")
+    import_max_bytes: int = Field(2 * GIB, ge=1024, description="Largest catalogue file that is accepted.")
+    import_unpacked_max_bytes: int = Field(8 * GIB, ge=1024, description="Most bytes that a ZIP may unpack to.")
+    import_chunk_rows: int = Field(64, ge=1, le=10_000, description="Rows of one import task; the unit of resumption.")
+
+    job_ttl_seconds: int = Field(86_400, ge=60, description="How long a finished job and its result can be read.")
+    search_deadline_seconds: int = Field(120, ge=1, description="A search that is not done by then fails.")
+    job_lease_seconds: int = Field(15, ge=2, description="A running job whose worker is silent this long is run again.")
+    job_max_attempts: int = Field(3, ge=1, le=20, description="How often a job is tried before it fails.")
+    wait_max_seconds: int = Field(30, ge=0, le=300, description="Longest `?wait=` and `Prefer: wait=`.")
+    retry_after_seconds: int = Field(1, ge=1, description="What Retry-After advises to clients that poll.")
+
+    cache_ttl_seconds: int = Field(3600, ge=0, description="How long embeddings and results are cached; 0: not at all.")
+    similar_min_cosine: float = Field(
+        0.995, ge=0.5, le=1.0, description="Cosine from which two embeddings share a cached result; 1: only equal ones."
+    )
+    refresh_interval_seconds: float = Field(
+        0.5, gt=0, le=2, description="How often a search worker looks for catalogue changes."
+    )
+
+    allow_private_urls: bool = Field(
+        False, description="Let image_url and callback_url name loopback and private addresses."
+    )
+    fetch_timeout_seconds: float = Field(10, gt=0, le=120, description="Longest fetch of an image by URL.")
+    webhook_secret: SecretStr | None = Field(
+        None, description="Signs callbacks (Standard Webhooks, `whsec_` + base64); unset: callbacks are refused."
+    )
+    webhook_timeout_seconds: float = Field(10, gt=0, le=60, description="Longest wait for a callback's answer.")
+    webhook_max_attempts: int = Field(8, ge=1, le=20, description="How often a callback is tried.")
+    webhook_backoff_seconds: float = Field(
+        5, gt=0, description="Wait before the second try of a callback; doubles with each further try."
+    )
+    log_level: Literal["DEBUG", "INFO", "WARNING", "ERROR"] = Field("INFO", description="Least level that is logged.")
+
+
+def variable_name(field: str) -> str:
+    """Return the environment variable that sets `field`."""
+    return field.upper() if field in ("redis_url", "database_url") else f"{ENV_PREFIX}{field.upper()}"
+
+
+def load_settings() -> Settings:
+    """Read the settings from the environment.
+
+    Raises:
+        InvalidSettings: naming every bad variable, its value and what is wrong with it.
+    """
+    try:
+        return Settings()
+    except ValidationError as error:
+        lines = []
+        for problem in error.errors():
+            field = str(problem["loc"][0])
+            name = field if field.isupper() else variable_name(field)
+            value = "(hidden)" if "secret" in field.lower() else repr(problem.get("input"))
+            lines.append(f"  {name} = {value}: {problem['msg']}")
+        raise InvalidSettings("These settings can't be used:\n" + "\n".join(lines)) from None

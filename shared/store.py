@@ -1,0 +1,82 @@
+"""The store of images and uploaded files: an fsspec folder, local or remote, images by the hash of their bytes."""
+
+import hashlib
+import os
+import shutil
+import uuid
+from collections.abc import Iterator
+from contextlib import contextmanager
+from typing import BinaryIO, cast
+
+import fsspec
+from fsspec.implementations.local import LocalFileSystem
+
+
+class Store:
+    """Files by key. A file is there whole or not at all: it is written aside, synced and renamed."""
+
+    def __init__(self, url: str) -> None:
+        self._fs, self._root = fsspec.core.url_to_fs(url, auto_mkdir=True)
+        self._is_local = isinstance(self._fs, LocalFileSystem)
+
+    def _path(self, key: str) -> str:
+        return f"{self._root}/{key}"
+
+    @staticmethod
+    def image_key(sha256: str) -> str:
+        """Return the key of an image; two levels of folders keep each folder small."""
+        return f"images/{sha256[:2]}/{sha256[2:4]}/{sha256}"
+
+    def put_image(self, data: bytes) -> str:
+        """Keep an image's bytes and return their SHA-256; a known image is not written again."""
+        sha256 = hashlib.sha256(data).hexdigest()
+        key = self.image_key(sha256)
+        if not self.exists(key):
+            with self.writing(key) as file:
+                file.write(data)
+        return sha256
+
+    def image(self, sha256: str) -> bytes:
+        """Read an image.
+
+        Raises:
+            FileNotFoundError: if it is not in the store.
+        """
+        return cast(bytes, self._fs.cat_file(self._path(self.image_key(sha256))))
+
+    def exists(self, key: str) -> bool:
+        """Tell whether there is a file."""
+        return bool(self._fs.exists(self._path(key)))
+
+    def open(self, key: str) -> BinaryIO:
+        """Open a file for reading; it can seek."""
+        return cast(BinaryIO, self._fs.open(self._path(key), "rb"))
+
+    @contextmanager
+    def writing(self, key: str) -> Iterator[BinaryIO]:
+        """Write a file; it appears under its key when the block ends well, and not at all when it raises."""
+        path = self._path(key)
+        # An object store's upload is atomic by itself; a local file becomes so by a rename.
+        aside = f"{path}.{uuid.uuid4().hex}.part" if self._is_local else path
+        try:
+            with self._fs.open(aside, "wb") as file:
+                yield cast(BinaryIO, file)
+                file.flush()
+                if self._is_local:
+                    os.fsync(file.fileno())
+            if self._is_local:
+                os.replace(aside, path)
+        except BaseException:
+            if self._is_local and os.path.exists(aside):
+                os.unlink(aside)
+            raise
+
+    def put_stream(self, key: str, stream: BinaryIO) -> None:
+        """Keep everything that a stream still holds."""
+        with self.writing(key) as file:
+            shutil.copyfileobj(stream, file, length=1024 * 1024)
+
+    def remove_tree(self, prefix: str) -> None:
+        """Remove a file, or all files below a prefix, if there are any."""
+        if self._fs.exists(self._path(prefix)):
+            self._fs.rm(self._path(prefix), recursive=True)

@@ -1,0 +1,1 @@
+"""The web tier: accepts, validates, records, enqueues, answers. Never decodes an image, never computes."""

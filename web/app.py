@@ -1,0 +1,114 @@
+"""The web tier's composition: the one place where its parts are created and joined."""
+
+import logging
+
+from flask import Response, jsonify, redirect, render_template, request
+from flask_openapi import Info, OpenAPI
+from prometheus_client import CollectorRegistry
+from werkzeug.wrappers import Response as BaseResponse
+
+from shared.catalogue import Catalogue
+from shared.database import connect_database
+from shared.jobs import Jobs
+from shared.queues import TaskSender, create_celery
+from shared.redis_client import connect_redis, connect_redis_for_waiting
+from shared.result_cache import ResultCache
+from shared.schemas import ImportRequest, ItemWrite, Problem, SearchRequest
+from shared.settings import Settings, load_settings
+from shared.store import Store
+from web.documentation import PROBLEM_RESPONSES, component_schemas
+from web.errors import register_error_handlers, validation_response
+from web.imports import create_imports_api
+from web.items import create_items_api
+from web.jobs import create_jobs_api
+from web.metrics import SystemCollector, measure_requests
+from web.operations import create_operations_api
+from web.searches import create_searches_api
+from web.services import Services
+
+API_VERSION = "1.0.0"
+DESCRIPTION = "Find the products that look most alike. Send a photo, poll the job or take a webhook."
+FORM_OVERHEAD_BYTES = 1024 * 1024
+PAGE_POLICY = (
+    "default-src 'self'; img-src 'self' blob: data:; object-src 'none'; base-uri 'none'; frame-ancestors 'none'"
+)
+
+
+def create_services(settings: Settings) -> Services:
+    """Open the connections that the endpoints use; nothing is sent yet."""
+    redis = connect_redis(settings)
+    engine = connect_database(settings.database_url)
+    return Services(
+        settings=settings,
+        redis=redis,
+        engine=engine,
+        jobs=Jobs(redis, settings, connect_redis_for_waiting(settings)),
+        catalogue=Catalogue(engine),
+        store=Store(settings.store_url),
+        results=ResultCache(redis, settings.cache_ttl_seconds),
+        tasks=TaskSender(create_celery(settings, "web")),
+    )
+
+
+def create_app(settings: Settings | None = None) -> OpenAPI:
+    """Create the web application.
+
+    Args:
+        settings: unset, they are read from the environment.
+    """
+    settings = settings or load_settings()
+    logging.basicConfig(level=settings.log_level, format="%(asctime)s %(levelname)s %(name)s %(message)s")
+    services = create_services(settings)
+    app = OpenAPI(
+        __name__,
+        info=Info(title="Lookalike", version=API_VERSION, description=DESCRIPTION),
+        responses=PROBLEM_RESPONSES,
+        validation_error_model=Problem,
+        validation_error_callback=validation_response,
+        doc_prefix="/docs",
+    )
+    app.openapi_version = "3.1.0"
+    # Larger than any accepted file: what is too large is refused before it is read, and by its own code after.
+    app.config["MAX_CONTENT_LENGTH"] = settings.import_max_bytes + FORM_OVERHEAD_BYTES
+    app.config["MAX_FORM_MEMORY_SIZE"] = FORM_OVERHEAD_BYTES
+    app.json.sort_keys = False  # type: ignore[attr-defined]
+    register_error_handlers(app)
+    registry = CollectorRegistry()
+    registry.register(SystemCollector(services.redis))
+    measure_requests(app, registry)
+    for api in (
+        create_searches_api(services),
+        create_jobs_api(services),
+        create_imports_api(services),
+        create_items_api(services),
+        create_operations_api(services, registry),
+    ):
+        app.register_api(api)
+    # Bodies that may also come as a form are not in any signature.
+    app.components_schemas.update(component_schemas(SearchRequest, ImportRequest, ItemWrite))
+    _add_pages(app)
+    return app
+
+
+def _add_pages(app: OpenAPI) -> None:
+    @app.route("/")
+    def page() -> Response:
+        response = Response(render_template("index.html"))
+        response.headers["Content-Security-Policy"] = PAGE_POLICY
+        return response
+
+    @app.route("/docs")
+    def documentation() -> BaseResponse:
+        return redirect("/docs/swagger")
+
+    @app.route("/openapi.json")
+    def openapi() -> Response:
+        return jsonify(app.api_doc)
+
+    @app.after_request
+    def add_security_headers(response: Response) -> Response:
+        response.headers.setdefault("X-Content-Type-Options", "nosniff")
+        response.headers.setdefault("Referrer-Policy", "same-origin")
+        if request.path.startswith("/static/"):
+            response.headers["Cache-Control"] = "no-cache"
+        return response

@@ -1,0 +1,49 @@
+"""The OpenAPI document: what the endpoints' own schemas don't say by themselves."""
+
+from typing import Any
+
+from flask_openapi import MediaType, RequestBody
+from pydantic import BaseModel
+
+from shared.schemas import Problem
+from web.errors import PROBLEM_TYPE
+
+REFERENCE = "#/components/schemas/{model}"
+# Problems that any endpoint may answer with.
+PROBLEM_RESPONSES: dict[int | str, Any] = {
+    status: {"description": text, "content": {PROBLEM_TYPE: {"schema": {"$ref": REFERENCE.format(model="Problem")}}}}
+    for status, text in (
+        (404, "There is no such thing."),
+        (422, "The request is not valid; `detail` names the remedy."),
+        (503, "Try again after the seconds that `Retry-After` names."),
+    )
+}
+
+
+def component_schemas(*models: type[BaseModel]) -> dict[str, Any]:
+    """Return the JSON Schemas of models, and of all that they hold, for `components.schemas`."""
+    schemas: dict[str, Any] = {}
+    for model in models:
+        schema = model.model_json_schema(ref_template=REFERENCE)
+        schemas.update(schema.pop("$defs", {}))
+        schemas[model.__name__] = schema
+    return schemas
+
+
+def multipart_or_json(fields: type[BaseModel], files: dict[str, str], body: type[BaseModel]) -> RequestBody:
+    """Describe a body that is either a form with files or a JSON object.
+
+    Args:
+        fields: model of the form's text fields.
+        files: file fields and what each of them is.
+        body: model of the JSON object.
+    """
+    properties = fields.model_json_schema(ref_template=REFERENCE)["properties"]
+    binary = {name: {"type": "string", "format": "binary", "description": text} for name, text in files.items()}
+    form = {"type": "object", "properties": {**binary, **properties}, "required": list(files)}
+    return RequestBody(
+        content={
+            "multipart/form-data": MediaType.model_validate({"schema": form}),
+            "application/json": MediaType.model_validate({"schema": {"$ref": REFERENCE.format(model=body.__name__)}}),
+        }
+    )

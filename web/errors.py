@@ -1,0 +1,117 @@
+"""Every failing path answers with an RFC 9457 problem body; this module alone knows HTTP statuses."""
+
+import logging
+from typing import Any
+
+from flask import Flask, Response, request
+from kombu.exceptions import OperationalError as BrokerError
+from pydantic import ValidationError
+from redis.exceptions import RedisError
+from sqlalchemy.exc import InterfaceError, OperationalError
+from werkzeug.exceptions import HTTPException
+
+from shared import errors
+from shared.errors import LookalikeError
+from shared.schemas import Problem
+
+log = logging.getLogger(__name__)
+
+PROBLEM_TYPE = "application/problem+json"
+RETRY_AFTER_SECONDS = 2
+
+# The most derived class that stands here decides.
+STATUSES: dict[type[LookalikeError], int] = {
+    errors.InvalidRequest: 422,
+    errors.UrlRefused: 422,
+    errors.InvalidImage: 422,
+    errors.UnsupportedImage: 415,
+    errors.ImageTooLarge: 413,
+    errors.TooManyPixels: 413,
+    errors.InvalidImport: 422,
+    errors.ImportFormatUnknown: 415,
+    errors.ImportTooLarge: 413,
+    errors.ArchiveTooLarge: 413,
+    errors.InvalidRow: 422,
+    errors.NotFound: 404,
+    errors.JobAlreadyFinished: 409,
+    errors.Unavailable: 503,
+    errors.JobFailure: 500,
+}
+
+# Stable codes for what Flask itself refuses.
+HTTP_CODES = {
+    400: "bad_request",
+    404: "route_not_found",
+    405: "method_not_allowed",
+    413: "request_too_large",
+    415: "media_type_unsupported",
+    416: "range_not_satisfiable",
+}
+
+
+def status_of(error: type[LookalikeError]) -> int:
+    """Return the HTTP status of a kind of failure."""
+    return next(STATUSES[kind] for kind in error.__mro__ if kind in STATUSES)
+
+
+def problem_response(status: int, code: str, title: str, detail: str, **members: Any) -> Response:
+    """Build the answer to a request that failed."""
+    problem = Problem(
+        type="about:blank", title=title, status=status, detail=detail, code=code, instance=request.path, **members
+    )
+    response = Response(problem.model_dump_json(exclude_none=True), status=status, content_type=PROBLEM_TYPE)
+    if status == 503:
+        response.headers["Retry-After"] = str(RETRY_AFTER_SECONDS)
+    return response
+
+
+def validation_response(error: ValidationError) -> Response:
+    """Build the answer to parameters that pydantic refused, naming each of them."""
+    problems = []
+    for entry in error.errors(include_url=False, include_context=False):
+        where = ".".join(str(part) for part in entry["loc"]) or "body"
+        problems.append({"parameter": where, "message": entry["msg"].removeprefix("Value error, ")})
+    detail = "; ".join(f"{entry['parameter']}: {entry['message']}" for entry in problems)
+    kind = errors.InvalidParameter
+    return problem_response(422, kind.code, kind.title(), detail, errors=problems)
+
+
+def register_error_handlers(app: Flask) -> None:
+    """Translate every failure of this application, ours and others', in one place."""
+
+    @app.errorhandler(LookalikeError)
+    def handle_ours(error: LookalikeError) -> Response:
+        members = {name: value for name, value in error.to_wire().items() if name not in ("code", "title", "detail")}
+        return problem_response(status_of(type(error)), error.code, error.title(), error.detail, **members)
+
+    app.register_error_handler(ValidationError, validation_response)
+
+    @app.errorhandler(RedisError)
+    @app.errorhandler(BrokerError)
+    def handle_redis(error: Exception) -> Response:
+        log.warning("Redis failed: %s", error)
+        return handle_ours(errors.RedisUnavailable("Redis can't be used now. Try again in a moment."))
+
+    @app.errorhandler(OperationalError)
+    @app.errorhandler(InterfaceError)
+    def handle_database(error: Exception) -> Response:
+        log.warning("The database failed: %s", error)
+        return handle_ours(errors.DatabaseUnavailable("The catalogue can't be read now. Try again in a moment."))
+
+    @app.errorhandler(HTTPException)
+    def handle_flask(error: HTTPException) -> Response:
+        if error.response is not None:
+            return Response(error.response.get_data(), error.response.status_code, dict(error.response.headers))
+        status = error.code or 500
+        code = HTTP_CODES.get(status, "http_error")
+        response = problem_response(status, code, error.name, error.description or error.name)
+        for name, value in error.get_headers(request.environ):
+            if name.lower() == "allow":
+                response.headers[name] = value
+        return response
+
+    @app.errorhandler(Exception)
+    def handle_unforeseen(error: Exception) -> Response:
+        log.exception("Unforeseen error at %s %s", request.method, request.path)
+        kind = errors.Internal
+        return problem_response(500, kind.code, kind.title(), "The server failed; its log has the reason.")

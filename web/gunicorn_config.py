@@ -1,0 +1,17 @@
+"""gunicorn's settings, from Lookalike's own: `gunicorn --config python:web.gunicorn_config "web.app:create_app()"`."""
+
+from shared.settings import load_settings
+
+_settings = load_settings()
+
+bind = _settings.web_bind
+worker_class = "gthread"
+# One process: waiting costs a thread, not a processor. More capacity is more replicas of this service.
+workers = 1
+threads = _settings.web_threads
+# Longer than the longest wait of a client, so that no answer is cut off by a restart.
+graceful_timeout = _settings.wait_max_seconds + 5
+timeout = _settings.wait_max_seconds + 30
+keepalive = 30
+loglevel = _settings.log_level.lower()
+control_socket_disable = True

@@ -1,0 +1,97 @@
+"""POST /v1/imports: a catalogue file, uploaded or on the server already."""
+
+import uuid
+from typing import BinaryIO, cast
+
+from flask import Response
+from flask_openapi import APIBlueprint, Tag
+
+from shared.errors import ImportEmpty, ImportTooLarge, PathRefused
+from shared.paths import resolve_below
+from shared.schemas import ImportParameters, ImportRequest, Job, JobKind
+from web.documentation import multipart_or_json
+from web.forms import form_fields, is_multipart, uploaded_files
+from web.searches import check_callback
+from web.services import Services
+from web.waiting import job_response, json_body, preferred_wait
+
+FILE_FIELD = "file"
+
+
+def create_imports_api(services: Services) -> APIBlueprint:
+    """Create the endpoint that accepts catalogue files."""
+    api = APIBlueprint("imports", __name__, abp_tags=[Tag(name="imports", description="Bring a catalogue in")])
+
+    @api.post(
+        "/v1/imports",
+        summary="Import a catalogue",
+        request_body=multipart_or_json(
+            ImportParameters,
+            {FILE_FIELD: "CSV, NDJSON, Parquet, or a ZIP of one of these and its images."},
+            ImportRequest,
+        ),
+        responses={200: Job, 202: Job},
+    )
+    def create_import() -> Response:
+        """202 with a job whose progress, rate and ETA `GET /v1/jobs/{id}` shows. A bad row never stops the rest;
+        `GET /v1/jobs/{id}/errors` lists them."""
+        if is_multipart():
+            parameters = ImportParameters.model_validate(form_fields(("columns",)))
+            check_callback(services, parameters.callback_url)
+            source = {"upload": _keep_upload(services)}
+        else:
+            body = ImportRequest.model_validate(json_body())
+            parameters = body
+            check_callback(services, parameters.callback_url)
+            source = {"path": _checked_path(services, body.path)}
+        options = parameters.model_dump(mode="json", exclude={"callback_url", "path"})
+        return enqueue_import(services, {**options, **source}, "plan_import", parameters.callback_url)
+
+    return api
+
+
+def enqueue_import(services: Services, parameters: dict[str, object], task: str, callback_url: str | None) -> Response:
+    """Record an import job, send its message, and answer; what was uploaded for it goes if that fails."""
+    job_id: str | None = None
+    try:
+        job_id = services.jobs.create(JobKind.IMPORT, parameters, callback_url=callback_url)
+        services.tasks.send(task, job_id)
+    except Exception:
+        if "upload" in parameters:
+            services.store.remove_tree(str(parameters["upload"]))
+        if job_id is not None:
+            services.jobs.forget(job_id)
+        raise
+    return job_response(services, services.jobs.wait(job_id, preferred_wait(services)))
+
+
+def _keep_upload(services: Services) -> str:
+    """Move the uploaded file to the store and return its key; its last part is the client's file name's ending."""
+    file = uploaded_files(FILE_FIELD)[0]
+    stream = cast(BinaryIO, file.stream)
+    size = stream.seek(0, 2)
+    stream.seek(0)
+    _check_size(services, size)
+    ending = "".join(c for c in (file.filename or "").rpartition(".")[2].lower() if c.isalnum())[:8]
+    key = f"uploads/{uuid.uuid4().hex}/catalogue.{ending or 'bin'}"
+    services.store.put_stream(key, stream)
+    return key
+
+
+def _check_size(services: Services, size: int) -> None:
+    if size == 0:
+        raise ImportEmpty("The file has no bytes. Send a CSV, NDJSON or Parquet file with one item a row.")
+    limit = services.settings.import_max_bytes
+    if size > limit:
+        raise ImportTooLarge(f"The file has {size} bytes; at most {limit} are accepted. Split it.", limit_bytes=limit)
+
+
+def _checked_path(services: Services, path: str) -> str:
+    root = services.settings.import_root
+    if root is None:
+        raise PathRefused("This server has no import root (LOOKALIKE_IMPORT_ROOT). Upload the file instead.")
+    found = resolve_below(root, path)
+    if not found.is_file():
+        raise PathRefused(f"There is no file {path!r} below the server's import root.")
+    _check_size(services, found.stat().st_size)
+    return path

@@ -1,0 +1,63 @@
+"""Watching and cancelling jobs."""
+
+from flask import Response, jsonify
+from flask_openapi import APIBlueprint, Tag
+from pydantic import Field
+
+from shared.errors import InvalidParameter
+from shared.schemas import Job, RowError, RowErrorPage, Wire
+from web.services import Services
+
+
+class JobPath(Wire):
+    """Which job."""
+
+    job_id: str = Field(max_length=64, description="The job's id.")
+
+
+class WaitQuery(Wire):
+    """How long to wait for the job's end."""
+
+    wait: int = Field(0, ge=0, description="Answer when the job has ended, or after this many seconds.")
+
+
+class ErrorsQuery(Wire):
+    """Which errors."""
+
+    limit: int = Field(100, ge=1, le=1000)
+    cursor: str | None = Field(None, description="next_cursor of the page before.")
+
+
+def create_jobs_api(services: Services) -> APIBlueprint:
+    """Create the endpoints that show and cancel jobs."""
+    api = APIBlueprint("jobs", __name__, abp_tags=[Tag(name="jobs", description="Watch and cancel work")])
+
+    @api.get("/v1/jobs/<job_id>", summary="Read a job", responses={200: Job})
+    def read_job(path: JobPath, query: WaitQuery) -> Response:
+        """Status, progress, result or error. With `?wait=N` the answer comes as soon as the job has ended."""
+        record = services.jobs.wait(path.job_id, min(query.wait, services.settings.wait_max_seconds))
+        response = jsonify(record.to_wire())
+        if not record.status.is_final:
+            response.headers["Retry-After"] = str(services.settings.retry_after_seconds)
+        response.headers["Cache-Control"] = "no-store"
+        return response
+
+    @api.delete("/v1/jobs/<job_id>", summary="Cancel a job", responses={200: Job})
+    def cancel_job(path: JobPath) -> Response:
+        """A waiting job never starts, a running import stops after the rows at hand; what was imported stays."""
+        return jsonify(services.jobs.cancel(path.job_id).to_wire())
+
+    @api.get("/v1/jobs/<job_id>/errors", summary="Rows that an import left out", responses={200: RowErrorPage})
+    def read_errors(path: JobPath, query: ErrorsQuery) -> Response:
+        """By line of the file, with the reason and the remedy."""
+        services.jobs.get(path.job_id)
+        if query.cursor is not None and not query.cursor.isdigit():
+            raise InvalidParameter("cursor must be the next_cursor of the page before.", parameter="cursor")
+        rows = services.catalogue.row_errors(path.job_id, query.limit, int(query.cursor or 0))
+        page = RowErrorPage(
+            errors=[RowError(line=row.line, item_id=row.item_id, code=row.code, detail=row.detail) for row in rows],
+            next_cursor=str(rows[-1].line) if len(rows) == query.limit else None,
+        )
+        return jsonify(page.model_dump(mode="json"))
+
+    return api

@@ -1,0 +1,104 @@
+"""POST /v1/searches: by uploaded photo, by image_url, by item_id."""
+
+import hashlib
+from typing import Any
+
+from flask import Response
+from flask_openapi import APIBlueprint, Tag
+
+from shared.errors import CallbackNotConfigured
+from shared.filters import compile_filter
+from shared.image_header import read_header
+from shared.result_cache import ResultCache
+from shared.schemas import AnsweredFrom, Job, JobKind, SearchParameters, SearchRequest
+from shared.urls import check_url
+from web.documentation import multipart_or_json
+from web.forms import form_fields, is_multipart, uploaded_files
+from web.services import Services
+from web.waiting import accepts_cached, job_response, json_body, send_and_answer
+
+IMAGE_FIELD = "image"
+
+
+def create_searches_api(services: Services) -> APIBlueprint:
+    """Create the endpoint that accepts searches."""
+    api = APIBlueprint("searches", __name__, abp_tags=[Tag(name="searches", description="Find similar items")])
+
+    @api.post(
+        "/v1/searches",
+        summary="Search by photo, by URL or by item",
+        request_body=multipart_or_json(SearchParameters, {IMAGE_FIELD: "The photo."}, SearchRequest),
+        responses={200: Job, 202: Job},
+    )
+    def create_search() -> Response:
+        """202 with a job to poll. 200 with the finished job where `Prefer: wait=N` was enough, or where the answer
+        to the same photo and parameters was known already. `Cache-Control: no-cache` asks for a fresh answer."""
+        image: bytes | None = None
+        if is_multipart():
+            parameters = SearchParameters.model_validate(form_fields(("filter", "crop")))
+            image = _uploaded_photo(services)
+            source = {"sha256": hashlib.sha256(image).hexdigest()}
+        else:
+            body = SearchRequest.model_validate(json_body())
+            parameters = body
+            source = {"image_url": body.image_url} if body.image_url else {"item_id": body.item_id}
+        _check(services, parameters, source)
+        asked = parameters.model_dump(mode="json", include={"k", "min_score", "filter", "crop"})
+        callback_url = parameters.callback_url
+        job_parameters: dict[str, Any] = {**asked, "source": source, "use_caches": accepts_cached()}
+        cached = _known_result(services, source, asked) if accepts_cached() else None
+        job_id = services.jobs.create(
+            JobKind.SEARCH, job_parameters, image=None if cached else image, callback_url=callback_url
+        )
+        if cached is not None:
+            services.jobs.succeed(job_id, cached)
+            return job_response(services, services.jobs.get(job_id))
+        return send_and_answer(services, job_id, "search")
+
+    return api
+
+
+def _uploaded_photo(services: Services) -> bytes:
+    files = uploaded_files(IMAGE_FIELD)
+    limit = services.settings.upload_max_bytes
+    data = files[0].stream.read(limit + 1)
+    read_header(data, max_bytes=limit, max_pixels=services.settings.image_max_pixels)
+    return data
+
+
+def _check(services: Services, parameters: SearchParameters, source: dict[str, Any]) -> None:
+    """Refuse now what a worker would have to refuse later."""
+    if parameters.filter:
+        compile_filter(parameters.filter, services.catalogue.attribute_types())
+    if source.get("item_id"):
+        services.catalogue.item(source["item_id"])
+    if source.get("image_url"):
+        check_url(source["image_url"], allow_private=services.settings.allow_private_urls)
+    check_callback(services, parameters.callback_url)
+
+
+def check_callback(services: Services, callback_url: str | None) -> None:
+    """Refuse a callback that could not be delivered.
+
+    Raises:
+        CallbackNotConfigured: if this server has no secret to sign with.
+        UrlRefused: if the URL is not one that it may call.
+    """
+    if callback_url is None:
+        return
+    check_url(callback_url, allow_private=services.settings.allow_private_urls)
+    if services.settings.webhook_secret is None:
+        raise CallbackNotConfigured("Set LOOKALIKE_WEBHOOK_SECRET on the server, or poll the job instead.")
+
+
+def _known_result(services: Services, source: dict[str, Any], asked: dict[str, Any]) -> dict[str, Any] | None:
+    if "image_url" in source:
+        return None  # the same URL may show another photo by now
+    state = services.catalogue.state()
+    if state.release_id is None:
+        return None
+    name, value = next(iter(source.items()))
+    result = services.results.get(ResultCache.key(state.release_id, state.seq, f"{name}:{value}", asked))
+    if result is None:
+        return None
+    return {**result, "answered_from": AnsweredFrom.RESULT_CACHE.value, "timings_ms": {"total": 0.0}}

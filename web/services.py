@@ -1,0 +1,27 @@
+"""What the endpoints work with; put together in web/app.py alone."""
+
+from dataclasses import dataclass
+
+from redis import Redis
+from sqlalchemy import Engine
+
+from shared.catalogue import Catalogue
+from shared.jobs import Jobs
+from shared.queues import TaskSender
+from shared.result_cache import ResultCache
+from shared.settings import Settings
+from shared.store import Store
+
+
+@dataclass(frozen=True)
+class Services:
+    """The parts of one running web tier."""
+
+    settings: Settings
+    redis: Redis
+    engine: Engine
+    jobs: Jobs
+    catalogue: Catalogue
+    store: Store
+    results: ResultCache
+    tasks: TaskSender

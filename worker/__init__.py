@@ -1,0 +1,1 @@
+"""The Celery tier: decodes, embeds, searches, indexes and delivers webhooks."""

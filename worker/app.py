@@ -1,0 +1,212 @@
+"""The workers' composition: the Celery application, its tasks, and what happens as a worker starts and ends.
+
+Run as `celery --app worker.app worker --queues ...`; the queues decide what a process loads.
+"""
+
+import logging
+import os
+import socket
+from collections.abc import Callable
+from datetime import UTC, datetime, timedelta
+from threading import Event
+from typing import Any
+
+from celery import Celery
+from celery.signals import setup_logging, worker_init, worker_ready, worker_shutting_down
+from redis.exceptions import RedisError
+from sqlalchemy.exc import OperationalError
+
+from shared.errors import DatabaseUnavailable, DeadlineExceeded, Internal, JobNotFound, LookalikeError
+from shared.jobs import JobRecord
+from shared.queues import SEARCH, TaskSender, create_celery
+from shared.schemas import JobKind
+from shared.settings import Settings, load_settings
+from shared.worker_presence import PRESENCE_SECONDS, announce_worker, withdraw_worker
+from worker.callbacks import deliver_callback, dispatch_callbacks
+from worker.embed_missing import embed_missing
+from worker.heartbeat import repeat
+from worker.imports.intake import Intake
+from worker.imports.run import ImportRunner
+from worker.items import clear_uploads, write_item
+from worker.recovery import is_past_deadline, recover_jobs
+from worker.services import Services
+
+log = logging.getLogger(__name__)
+
+# How long a worker may hold a job before recovery takes it for hung; far above what either kind needs.
+IMPORT_STEP_MAX_SECONDS = 3000
+EMBED_MISSING_MAX_SECONDS = 20
+TOMBSTONE_KEPT = timedelta(days=1)
+
+SCHEDULE = {"dispatch_callbacks": 1.0, "recover_jobs": 3.0, "embed_missing": 15.0, "clean_up": 3600.0}
+
+
+def create_worker(settings: Settings) -> Celery:
+    """Create the application with all tasks; connections and models come with the first task that needs them."""
+    app = create_celery(settings, "worker")
+    # A message that was not taken before the next one is sent is worthless: no pile after a long import.
+    app.conf.beat_schedule = {
+        task: {"task": task, "schedule": seconds, "options": {"expires": seconds}} for task, seconds in SCHEDULE.items()
+    }
+    services = Services(settings)
+    tasks = TaskSender(app)
+    _add_job_tasks(app, services, tasks)
+    _add_upkeep_tasks(app, services, tasks)
+    _connect_signals(services, settings)
+    return app
+
+
+def _intake(services: Services) -> Intake:
+    return Intake(services.settings, services.catalogue, services.store, services.encoder_id, lambda: services.encoder)
+
+
+def _add_job_tasks(app: Celery, services: Services, tasks: TaskSender) -> None:
+    settings = services.settings
+
+    def runner() -> ImportRunner:
+        parts = (settings, services.jobs, services.catalogue, services.store, services.fetcher)
+        return ImportRunner(*parts, _intake(services), tasks)
+
+    def run(job: JobRecord, max_seconds: float, work: Callable[[], Any], fail: Callable[[LookalikeError], Any]) -> None:
+        """Do a job's work under its lease; a failure of the job ends it, one of Redis leaves it to recovery."""
+        with services.leases.holding(job.id, max_seconds):
+            try:
+                work()
+            except LookalikeError as error:
+                fail(error)
+            except RedisError:
+                raise
+            except OperationalError:
+                log.exception("Job %s: the database failed", job.id)
+                if job.kind is JobKind.IMPORT:
+                    raise  # its rows are in the store: recovery goes on with it when the database is back
+                fail(DatabaseUnavailable("The catalogue could not be read. Search again in a moment."))
+            except Exception:  # noqa: BLE001 - the one place where an unforeseen error becomes a failed job
+                log.exception("Job %s failed", job.id)
+                fail(Internal(f"An unforeseen error; the worker's log has it under job {job.id}."))
+
+    @app.task(name="search")
+    def search_task(job_id: str) -> None:
+        job = services.jobs.start(job_id)
+        if job is None:
+            return
+        image = services.jobs.image(job_id)
+
+        def work() -> None:
+            if is_past_deadline(job, settings) or ("sha256" in job.parameters["source"] and image is None):
+                limit = settings.search_deadline_seconds
+                raise DeadlineExceeded(f"Not started within {limit} seconds. Search again, or add search workers.")
+            services.jobs.succeed(job_id, services.engine.search(job, image))
+
+        run(job, settings.search_deadline_seconds, work, lambda error: services.jobs.fail(job_id, error))
+
+    @app.task(name="write_item")
+    def write_item_task(job_id: str) -> None:
+        job = services.jobs.start(job_id)
+        if job is None:
+            return
+
+        def fetch(url: str) -> bytes:
+            return services.fetcher.get(url, settings.upload_max_bytes)
+
+        def work() -> None:
+            intake = _intake(services)
+            services.jobs.succeed(job_id, write_item(job, services.catalogue, services.store, intake, fetch))
+
+        def fail(error: LookalikeError) -> None:
+            services.jobs.fail(job_id, error)
+            clear_uploads(job, services.store)
+
+        run(job, IMPORT_STEP_MAX_SECONDS, work, fail)
+
+    def import_step(job_id: str, step: Callable[[ImportRunner, JobRecord], None]) -> None:
+        job = services.jobs.start(job_id, counts_as_attempt=False)
+        if job is None:
+            _clear_ended_import(job_id, services, runner)
+            return
+        imports = runner()
+        run(job, IMPORT_STEP_MAX_SECONDS, lambda: step(imports, job), lambda error: imports.fail(job, error))
+
+    @app.task(name="plan_import")
+    def plan_import_task(job_id: str) -> None:
+        import_step(job_id, lambda imports, job: imports.plan(job))
+
+    @app.task(name="import_chunk")
+    def import_chunk_task(job_id: str, number: int) -> None:
+        import_step(job_id, lambda imports, job: imports.run_chunk(job, number))
+
+
+def _clear_ended_import(job_id: str, services: Services, runner: Callable[[], ImportRunner]) -> None:
+    try:
+        runner().clear(services.jobs.get(job_id))
+    except JobNotFound:
+        log.info("Import %s has no record any more", job_id)
+
+
+def _add_upkeep_tasks(app: Celery, services: Services, tasks: TaskSender) -> None:
+    settings = services.settings
+
+    @app.task(name="embed_missing")
+    def embed_missing_task() -> None:
+        intake = _intake(services)
+        done = embed_missing(services.catalogue, services.store, intake, EMBED_MISSING_MAX_SECONDS)
+        if done:
+            log.info("Embedded %d images that had no embedding of %s", done, intake.encoder_id)
+
+    @app.task(name="deliver_callback")
+    def deliver_callback_task(job_id: str) -> None:
+        deliver_callback(job_id, services.jobs, services.fetcher, settings)
+
+    @app.task(name="dispatch_callbacks")
+    def dispatch_callbacks_task() -> None:
+        dispatch_callbacks(services.jobs, tasks, settings)
+
+    @app.task(name="recover_jobs")
+    def recover_jobs_task() -> None:
+        recover_jobs(services.jobs, services.redis, tasks, settings)
+
+    @app.task(name="clean_up")
+    def clean_up_task() -> None:
+        with services.catalogue.change() as change:
+            change.purge_tombstones(datetime.now(UTC) - TOMBSTONE_KEPT)
+
+
+def _connect_signals(services: Services, settings: Settings) -> None:
+    stopped = Event()
+    name = f"{socket.gethostname()}:{os.getpid()}"
+
+    # Celery keeps weak references to handlers unless told otherwise, and these are local functions.
+    @setup_logging.connect(weak=False)
+    def configure_logging(**_: Any) -> None:
+        logging.basicConfig(level=settings.log_level, format="%(asctime)s %(levelname)s %(name)s %(message)s")
+        logging.getLogger("celery.app.trace").setLevel(logging.WARNING)  # a line per task is what metrics are for
+
+    @worker_init.connect(weak=False)
+    def load_engine(sender: Any, **_: Any) -> None:
+        """A search worker takes no message before it can answer."""
+        if SEARCH in sender.app.amqp.queues.consume_from:
+            _ = services.engine
+
+    @worker_ready.connect(weak=False)
+    def announce(sender: Any, **_: Any) -> None:
+        queues = list(sender.app.amqp.queues.consume_from)
+        if services.live_index is not None:
+            services.live_index.follow(settings.refresh_interval_seconds, stopped)
+
+        def present() -> None:
+            for queue in queues:
+                announce_worker(services.redis, queue, name)
+
+        repeat(present, PRESENCE_SECONDS / 3, stopped, "announce-worker")
+
+    @worker_shutting_down.connect(weak=False)
+    def withdraw(**_: Any) -> None:
+        stopped.set()
+        try:
+            for queue in list(app.amqp.queues.consume_from):
+                withdraw_worker(services.redis, queue, name)
+        except RedisError:
+            log.info("Redis is away; this worker's presence expires by itself")
+
+
+app = create_worker(load_settings())

@@ -1,0 +1,68 @@
+"""Weights files: reading them without running code from them, and fitting them into a network."""
+
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+from worker.encoder.encoder import EncoderUnavailable
+
+if TYPE_CHECKING:
+    import torch
+
+_COUNTER = "num_batches_tracked"
+"""BatchNorm's counter of training steps; evaluation never reads it and old files lack it."""
+
+
+def read_weights(path: Path) -> "dict[str, torch.Tensor]":
+    """Read a .safetensors file or a PyTorch state dict (.pth, .pt), in the file's order.
+
+    Raises:
+        EncoderUnavailable: if the file is no such thing, or holds more than tensors.
+    """
+    import torch
+    from safetensors.torch import load_file
+
+    try:
+        if path.suffix == ".safetensors":
+            return load_file(path)
+        state = torch.load(path, map_location="cpu", weights_only=True)
+    except Exception as error:
+        raise EncoderUnavailable(f"{path} can't be read as weights: {error}") from error
+    if not isinstance(state, dict) or not all(isinstance(value, torch.Tensor) for value in state.values()):
+        raise EncoderUnavailable(f"{path} is not a state dict: a mapping of parameter names to tensors is needed.")
+    return state
+
+
+def fill(model: "torch.nn.Module", state: "dict[str, torch.Tensor]", path: Path, *, by_order: bool) -> None:
+    """Put weights into a network that has no classifier; what the file holds for a classifier is left over.
+
+    Args:
+        model: changed in place.
+        state: weights by name. Names that the network lacks are ignored.
+        path: where they are from, for messages.
+        by_order: if the names are not the network's own, take the parameters one after the other; each pair
+            must agree in kind (weight, bias, running_mean, running_var) and in shape.
+
+    Raises:
+        EncoderUnavailable: if the weights don't fit, naming the first that doesn't.
+    """
+    wanted = {name: tensor for name, tensor in model.state_dict().items() if not name.endswith(_COUNTER)}
+    missing = [name for name in wanted if name not in state]
+    if missing and by_order:
+        ordered = [item for item in state.items() if not item[0].endswith(_COUNTER)]
+        pairs = list(zip(wanted, ordered, strict=False))
+        same_kind = all(name.rpartition(".")[2] == other.rpartition(".")[2] for name, (other, _) in pairs)
+        if len(pairs) == len(wanted) and same_kind:
+            state = {name: tensor for name, (_, tensor) in pairs}
+            missing = []
+    if missing:
+        raise EncoderUnavailable(
+            f"{path} does not fit the encoder: it has no {missing[0]!r}"
+            + (f", nor {len(missing) - 1} more of {len(wanted)} parameters." if len(missing) > 1 else ".")
+        )
+    for name, tensor in wanted.items():
+        if state[name].shape != tensor.shape:
+            raise EncoderUnavailable(
+                f"{path} does not fit the encoder: {name!r} has shape {tuple(state[name].shape)}, "
+                f"but {tuple(tensor.shape)} is needed."
+            )
+    model.load_state_dict({name: state[name] for name in wanted}, strict=False)

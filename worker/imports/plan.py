@@ -1,0 +1,92 @@
+"""Planning an import: check the whole file, then cut its rows in chunks that can be done, and done again, alone."""
+
+import json
+from collections.abc import Iterable, Iterator
+from dataclasses import asdict
+from itertools import islice
+
+from sqlalchemy import func, select
+from sqlalchemy.orm import Session
+
+from shared.catalogue import Catalogue
+from shared.catalogue_change import CatalogueChange
+from shared.store import Store
+from shared.tables import ImportChunkRow, ImportErrorRow
+from worker.imports.attributes import convert_rows, infer_types
+from worker.imports.catalogue import CatalogueReader
+from worker.imports.rows import CatalogueRow, RejectedRow, Row
+
+
+def chunk_key(job_id: str, number: int) -> str:
+    """Return the store's key of a chunk's rows."""
+    return f"imports/{job_id}/{number:06d}.ndjson"
+
+
+def plan_import(reader: CatalogueReader, job_id: str, chunk_rows: int, catalogue: Catalogue, store: Store) -> None:
+    """Read a catalogue file through, and record its chunks and its bad rows, all at once.
+
+    Safe to run again: the same file gives the same chunks, and those that are recorded stay as they are.
+    """
+    types = infer_types(reader, catalogue.attribute_types(), values_are_text=reader.values_are_text)
+    rejected: list[RejectedRow] = []
+    sizes: list[int] = []
+    good = _good_rows(convert_rows(reader, types), rejected)
+    while chunk := list(islice(good, chunk_rows)):
+        with store.writing(chunk_key(job_id, len(sizes))) as file:
+            file.writelines(json.dumps(asdict(row), separators=(",", ":")).encode() + b"\n" for row in chunk)
+        sizes.append(len(chunk))
+    with catalogue.change() as change:
+        record_errors(change, job_id, ((row.line, row.item_id, row.error.code, row.error.detail) for row in rejected))
+        counters = {"attempts": 0, "is_done": False, "imported": 0, "embedded": 0}
+        change.insert_new(
+            ImportChunkRow,
+            [{"job_id": job_id, "number": number, "rows": size, **counters} for number, size in enumerate(sizes)],
+        )
+
+
+def _good_rows(rows: Iterable[Row], rejected: list[RejectedRow]) -> Iterator[CatalogueRow]:
+    for row in rows:
+        if isinstance(row, RejectedRow):
+            rejected.append(row)
+        else:
+            yield row
+
+
+def record_errors(change: CatalogueChange, job_id: str, errors: Iterable[tuple[int, str | None, str, str]]) -> None:
+    """Record rows that were left out, as (line, item id, code, detail)."""
+    names = ("line", "item_id", "code", "detail")
+    change.insert_new(ImportErrorRow, [{"job_id": job_id, **dict(zip(names, error, strict=True))} for error in errors])
+
+
+def read_chunk(store: Store, job_id: str, number: int) -> list[CatalogueRow]:
+    """Return the rows of a planned chunk."""
+    with store.open(chunk_key(job_id, number)) as file:
+        rows = [json.loads(line) for line in file]
+    return [CatalogueRow(**{**row, "images": tuple(row["images"])}) for row in rows]
+
+
+class Chunks:
+    """Reads and counts the chunks of imports."""
+
+    def __init__(self, catalogue: Catalogue) -> None:
+        self._engine = catalogue.engine
+
+    def all(self, job_id: str) -> list[ImportChunkRow]:
+        """Return the chunks of an import, by number; none before it is planned."""
+        statement = select(ImportChunkRow).where(ImportChunkRow.job_id == job_id).order_by(ImportChunkRow.number)
+        with Session(self._engine, expire_on_commit=False) as session:
+            return list(session.scalars(statement))
+
+    def begin(self, job_id: str, number: int) -> ImportChunkRow | None:
+        """Count a try of a chunk and return it; None if there is no such chunk."""
+        with Session(self._engine, expire_on_commit=False) as session, session.begin():
+            chunk = session.get(ImportChunkRow, (job_id, number))
+            if chunk is not None and not chunk.is_done:
+                chunk.attempts += 1
+            return chunk
+
+    def failed_rows(self, job_id: str) -> int:
+        """Return how many rows of an import were left out so far."""
+        statement = select(func.count()).select_from(ImportErrorRow).where(ImportErrorRow.job_id == job_id)
+        with Session(self._engine) as session:
+            return session.execute(statement).scalar_one()

@@ -1,0 +1,114 @@
+"""The index in step with the catalogue: what was committed is found, what was deleted is gone."""
+
+import logging
+from threading import Event, Lock, Thread
+
+import numpy as np
+from sqlalchemy.exc import SQLAlchemyError
+
+from shared.catalogue import Catalogue, IndexedItem
+from worker.index import VectorIndex
+from worker.index.vector_index import Rows, Vectors
+
+log = logging.getLogger(__name__)
+
+
+class LiveIndex:
+    """An index that follows the catalogue's changes, for one encoder.
+
+    Every search first asks for the catalogue's seq (one read of one row) and applies what is new; a thread does
+    the same in the background, so that little is left for the search to do.
+    """
+
+    def __init__(self, catalogue: Catalogue, index: VectorIndex, encoder_id: str) -> None:
+        self._catalogue = catalogue
+        self._index = index
+        self._encoder_id = encoder_id
+        self._seq = 0
+        self._rows_of: dict[str, list[int]] = {}
+        self._item_of: dict[int, str] = {}
+        self._refreshing = Lock()
+
+    @property
+    def index(self) -> VectorIndex:
+        """The index itself, for searching."""
+        return self._index
+
+    def refresh(self) -> int:
+        """Apply all changes that are committed, and return the catalogue's seq that the index is at."""
+        with self._refreshing:
+            state = self._catalogue.state()
+            # Tombstones above our seq may have been purged: what they would have removed is unknown, so start anew.
+            if state.purged_seq > self._seq and self._rows_of:
+                self._remove(list(self._rows_of))
+                self._seq = 0
+            if state.seq > self._seq:
+                for items in self._catalogue.changed_items(self._encoder_id, self._seq, state.seq):
+                    self._apply(items)
+                self._seq = state.seq
+            return self._seq
+
+    def _apply(self, items: list[IndexedItem]) -> None:
+        self._remove([item.item_id for item in items])
+        rows = [row for item in items for row, _ in item.rows]
+        if not rows:
+            return
+        vectors = np.stack([np.frombuffer(vector, dtype="<f4") for item in items for _, vector in item.rows])
+        for item in items:
+            if item.rows:
+                self._rows_of[item.item_id] = [row for row, _ in item.rows]
+                self._item_of.update({row: item.item_id for row, _ in item.rows})
+        self._index.add(np.array(rows, dtype=np.int64), vectors.astype(np.float32, copy=False))
+
+    def _remove(self, item_ids: list[str]) -> None:
+        rows = [row for item_id in item_ids for row in self._rows_of.pop(item_id, ())]
+        self._index.remove(np.array(rows, dtype=np.int64))
+        for row in rows:
+            self._item_of.pop(row, None)
+
+    def nearest_items(
+        self, queries: Vectors, k: int, allowed: Rows | None = None, without: str | None = None
+    ) -> list[tuple[int, float]]:
+        """Find the items most similar to any of the queries, each by its best image.
+
+        Args:
+            queries: float32 (n, dim), rows of L2 norm 1: several images of one thing.
+            k: wanted items, >= 1.
+            allowed: rows that a filter lets through; None means all.
+            without: an item to leave out.
+
+        Returns:
+            At most k pairs of an index row and its score, by descending score, ties by row.
+        """
+        wanted = k + (without is not None)
+        depth = wanted * 2
+        while True:
+            neighbours = self._index.search(queries, depth, allowed)
+            best = self._best_by_item(neighbours.rows.ravel(), neighbours.scores.ravel())
+            if len(best) >= wanted or neighbours.rows.shape[1] < depth:
+                break
+            depth *= 4  # many images belong to the same few items: look further
+        best.pop(without or "", None)
+        return sorted(best.values(), key=lambda hit: (-hit[1], hit[0]))[:k]
+
+    def _best_by_item(self, rows: Rows, scores: Vectors) -> dict[str, tuple[int, float]]:
+        best: dict[str, tuple[int, float]] = {}
+        for row, score in zip(rows.tolist(), scores.tolist(), strict=True):
+            item_id = self._item_of.get(row)
+            if item_id is not None and (item_id not in best or score > best[item_id][1]):
+                best[item_id] = (row, score)
+        return best
+
+    def follow(self, interval_seconds: float, stopped: Event) -> Thread:
+        """Refresh in the background until `stopped` is set; a database that is away is tried again."""
+
+        def loop() -> None:
+            while not stopped.wait(interval_seconds):
+                try:
+                    self.refresh()
+                except SQLAlchemyError as error:
+                    log.warning("The index can't follow the catalogue: %s", error)
+
+        thread = Thread(target=loop, name="follow-catalogue", daemon=True)
+        thread.start()
+        return thread
