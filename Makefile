@@ -1,5 +1,6 @@
 PYTHON ?= python3
 VENV ?= .venv
+DATASETS ?= ../shared/datasets
 BIN := $(VENV)/bin
 
 # Each stamp is as new as the requirements that it was installed from: nothing is installed twice.
@@ -34,8 +35,8 @@ format: $(DEV) ## Format the code and mend what lint can mend
 	$(BIN)/ruff format .
 	$(BIN)/ruff check --fix .
 
-bench: $(RUNTIME) ## Measure, and print the figures that docs/results holds
-	$(BIN)/python -m benchmarks
+bench: $(RUNTIME) ## Measure on DATASETS=../shared/datasets and write the figures to docs/results
+	$(BIN)/python -m benchmarks.encoder_precision --data $(DATASETS)/fashion
 
 clean: ## Remove caches and everything that the demo left in var/ (the environment stays: rm -r .venv)
 	rm -rf var .pytest_cache .mypy_cache .ruff_cache .import_linter_cache .hypothesis

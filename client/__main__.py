@@ -20,7 +20,7 @@ class _ClientGroup(click.Group):
         try:
             return super().invoke(ctx)
         except ApiError as error:
-            console_for(stderr=True).print(plain(f"error: {error}"))
+            console_for(stderr=True).print(plain(f"error: {error}"), soft_wrap=True)
             raise SystemExit(EXIT_FAILED) from None
 
 

@@ -57,10 +57,17 @@ def print_search(console: Console, result: Mapping[str, Any]) -> None:
 
 def import_summary(result: Mapping[str, Any]) -> str:
     """Return what an import did, in one line."""
-    text = f"{result['imported']:,} of {result['rows']:,} rows imported, {result['embedded']:,} images embedded"
+    parts = [f"{result['imported']:,} of {counted(result['rows'], 'row')} imported"]
+    parts.append(f"{counted(result['embedded'], 'image')} embedded")
     if result["deleted"]:
-        text += f", {result['deleted']:,} items deleted"
-    return f"{text}, {result['failed']:,} rows left out"
+        parts.append(f"{counted(result['deleted'], 'item')} deleted")
+    parts.append(f"{counted(result['failed'], 'row')} left out")
+    return ", ".join(parts)
+
+
+def counted(number: int, thing: str) -> str:
+    """Return a number with its noun: 1 row, 2,000 rows."""
+    return f"{number:,} {thing}" if number == 1 else f"{number:,} {thing}s"
 
 
 def row_errors_table(errors: Iterable[Mapping[str, Any]]) -> Table:

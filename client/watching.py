@@ -19,6 +19,7 @@ from rich.progress import (
 from rich.text import Text
 
 from client.api import Api, Job
+from client.output import counted
 
 
 class _ServerRate(ProgressColumn):
@@ -28,10 +29,10 @@ class _ServerRate(ProgressColumn):
         parts = []
         if (rate := task.fields.get("rate")) is not None:
             parts.append(f"{rate:.1f}/s")
-        if (eta := task.fields.get("eta")) is not None:
+        if (eta := task.fields.get("eta")) is not None and not task.finished:
             parts.append(f"{timedelta(seconds=round(eta))} left")
         if failed := task.fields.get("failed"):
-            parts.append(f"{failed:,} rows left out")
+            parts.append(f"{counted(failed, 'row')} left out")
         return Text(" · ".join(parts), style="dim")
 
 
@@ -61,7 +62,7 @@ def follow(api: Api, job: Job, console: Console) -> Job:
 def packing_progress(console: Console) -> Iterator[Callable[[int], None]]:
     """Show how many images were packed; yields what to call with their number."""
     columns = (SpinnerColumn(), TextColumn("packing"), TextColumn("{task.completed:,} images"))
-    with Progress(*columns, console=console, transient=True) as bar:
+    with Progress(*columns, console=console, transient=True, disable=not console.is_terminal) as bar:
         task = bar.add_task("packing", total=None)
         yield lambda images: bar.update(task, completed=images)
 
@@ -70,6 +71,6 @@ def packing_progress(console: Console) -> Iterator[Callable[[int], None]]:
 def upload_progress(console: Console) -> Iterator[Callable[[int, int], None]]:
     """Show how much was uploaded; yields what to call with the bytes sent and the bytes in all."""
     columns = (TextColumn("upload"), BarColumn(), DownloadColumn(), TransferSpeedColumn())
-    with Progress(*columns, console=console, transient=True) as bar:
+    with Progress(*columns, console=console, transient=True, disable=not console.is_terminal) as bar:
         task = bar.add_task("upload", total=None)
         yield lambda sent, total: bar.update(task, completed=sent, total=total)

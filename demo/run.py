@@ -117,8 +117,9 @@ def _import(api: Api, settings: Settings, subject: _Subject, console: Console) -
             soft_wrap=True,
         )
         return
-    import_catalogue(api, subject.catalogue, console, server_path=subject.catalogue.name)
-    state.remember_import(subject.catalogue)
+    rows_left_out = import_catalogue(api, subject.catalogue, console, server_path=subject.catalogue.name)
+    if not rows_left_out:  # else the missing photos may be there the next time, with the file unchanged
+        state.remember_import(subject.catalogue)
 
 
 def _stay_up(group: ProcessGroup, console: Console) -> None:

@@ -17,8 +17,8 @@ class DemoFailed(RuntimeError):
     """A job of the demo ended without success."""
 
 
-def import_catalogue(api: Api, catalogue: Path, console: Console, *, server_path: str | None = None) -> None:
-    """Import a catalogue through the API with a progress bar, and print what came of it.
+def import_catalogue(api: Api, catalogue: Path, console: Console, *, server_path: str | None = None) -> int:
+    """Import a catalogue through the API with a progress bar, print what came of it, return the rows left out.
 
     Args:
         api: the server.
@@ -38,6 +38,7 @@ def import_catalogue(api: Api, catalogue: Path, console: Console, *, server_path
     console.print(import_summary(result), markup=False)
     if result["failed"]:
         console.print(row_errors_table(islice(api.row_errors(job["id"]), SHOWN_ROW_ERRORS)))
+    return int(result["failed"])
 
 
 def search(api: Api, photo: Photo, console: Console) -> None:

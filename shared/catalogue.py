@@ -147,7 +147,7 @@ class Catalogue:
     def attribute_types(self) -> dict[str, str]:
         """Return "string", "number" or "boolean" for each field that a filter may name."""
         with self.engine.connect() as connection:
-            return dict(connection.execute(select(AttributeRow.name, AttributeRow.type)).tuples().all())
+            return dict(connection.execute(select(AttributeRow.name, AttributeRow.type)).all())
 
     def attributes(self) -> list[Attribute]:
         """Describe each field: its most frequent values, or its range. Computed once per catalogue state."""
@@ -185,7 +185,7 @@ class Catalogue:
         statement = select(EmbeddingRow.sha256, EmbeddingRow.vector)
         statement = statement.where(EmbeddingRow.encoder_id == encoder_id, EmbeddingRow.sha256.in_(hashes))
         with self.engine.connect() as connection:
-            return dict(connection.execute(statement).tuples().all())
+            return dict(connection.execute(statement).all())
 
     def embedded_images(self, encoder_id: str, hashes: Sequence[str]) -> set[str]:
         """Return which of these images an encoder has embedded already."""

@@ -9,6 +9,7 @@ from sqlalchemy import delete, func, insert, select, update
 from sqlalchemy.dialects import postgresql, sqlite
 from sqlalchemy.orm import Session
 
+from shared.attributes import AttributeValue
 from shared.errors import AttributeTypeMismatch
 from shared.tables import (
     AttributeRow,
@@ -21,8 +22,6 @@ from shared.tables import (
     ReleaseRow,
     Table,
 )
-
-AttributeValue = str | bool | int | float
 
 
 @dataclass(frozen=True)
@@ -96,7 +95,7 @@ class CatalogueChange:
         return row is None or row.is_deleted
 
     def _declare_types(self, items: Sequence[ItemChange]) -> None:
-        known = dict(self._session.execute(select(AttributeRow.name, AttributeRow.type)).tuples().all())
+        known = dict(self._session.execute(select(AttributeRow.name, AttributeRow.type)).all())
         for item in items:
             for name, value in item.attributes.items():
                 if known.setdefault(name, type_of(value)) != type_of(value):
@@ -190,7 +189,9 @@ class CatalogueChange:
         old = (ItemRow.is_deleted.is_(True), ItemRow.updated_at < before)
         last = self._session.execute(select(func.max(ItemRow.seq)).where(*old)).scalar_one()
         if last is not None:
-            self._session.execute(update(CatalogueState).values(purged_seq=last))
+            # Hosts' clocks differ, so an older seq may be purged later; indexes rely on the highest one.
+            is_higher = CatalogueState.purged_seq < last
+            self._session.execute(update(CatalogueState).where(is_higher).values(purged_seq=last))
         purged = self._session.execute(delete(ItemRow).where(*old)).rowcount
         used = select(ItemAttributeRow.name).where(ItemAttributeRow.name == AttributeRow.name)
         self._session.execute(delete(AttributeRow).where(~used.exists()))

@@ -9,6 +9,7 @@ from typing import Any
 
 from sqlalchemy import ColumnElement, and_, exists, false, not_, or_, true
 
+from shared.attributes import FILTER_WORDS
 from shared.errors import FilterTypeMismatch, InvalidFilter, UnknownFilterField
 from shared.tables import ItemAttributeRow, ItemRow
 
@@ -27,7 +28,6 @@ OPERATORS: dict[str, Callable[[Any, Any], ColumnElement[bool]]] = {
     "lte": lambda column, value: column <= value,
 }
 RANGES = ("gt", "gte", "lt", "lte")
-COMBINATIONS = ("and", "or", "not")
 _TYPE_WORDS = {"string": "a text", "number": "a number", "boolean": "true or false"}
 
 
@@ -61,7 +61,7 @@ class _Compiler:
     def _member(self, name: str, value: Any, depth: int) -> ColumnElement[bool]:
         if name == "not":
             return not_(self.compile(value, depth + 1))
-        if name in COMBINATIONS:
+        if name in FILTER_WORDS:
             if not isinstance(value, list) or not value:
                 raise InvalidFilter(f"{name!r} takes a list of at least one filter.")
             parts = [self.compile(part, depth + 1) for part in value]
@@ -113,4 +113,11 @@ class _Compiler:
                 field=name,
                 expected=type_,
             )
-        return float(value) if isinstance(value, bool) else value
+        if isinstance(value, str):
+            if "\0" in value:
+                raise InvalidFilter(f"The value of {name!r} holds NUL, which no text of the catalogue does.")
+            return value
+        try:
+            return float(value)
+        except OverflowError:
+            raise InvalidFilter(f"The value of {name!r} is too large for a number.") from None

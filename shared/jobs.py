@@ -5,8 +5,7 @@ Keys (prefix `lookalike:`):
     job:{id}:image      string  bytes of an uploaded photo. Expires with the search's deadline; deleted at the end.
     job:{id}:finished   stream  one entry when the job has ended: what waiters block on.
     job:{id}:deliveries list    log of the webhook callback, one JSON Delivery an entry.
-    jobs:active         zset    id -> unix time from which `recover` looks at it: lease of a running job, or
-                                the moment at which a job that nobody started is overdue.
+    jobs:active         zset    id -> unix time from which recovery looks at it, unless the lease is renewed.
     jobs:counts         hash    "{kind}:{status}" -> number of jobs that ended so.
     callbacks:due       zset    id -> unix time of the next try of its callback.
 
@@ -18,14 +17,14 @@ import json
 import time
 import uuid
 from collections.abc import Mapping
-from dataclasses import dataclass
 from datetime import UTC, datetime
 from typing import Any, cast
 
 from redis import Redis
 
 from shared.errors import JobAlreadyFinished, JobNotFound, LookalikeError
-from shared.schemas import Delivery, Job, JobKind, JobStatus, Progress
+from shared.job_record import JobRecord
+from shared.schemas import Delivery, JobKind, JobStatus, Progress
 from shared.settings import Settings
 
 PREFIX = "lookalike:"
@@ -40,6 +39,15 @@ redis.call('HSET', KEYS[1], 'status', 'running')
 redis.call('HSETNX', KEYS[1], 'started_at', ARGV[1])
 redis.call('HINCRBY', KEYS[1], 'attempts', ARGV[3])
 redis.call('ZADD', KEYS[2], ARGV[2], ARGV[4])
+redis.call('EXPIRE', KEYS[1], ARGV[5])
+return 1
+"""
+
+_PROGRESS = """
+local status = redis.call('HGET', KEYS[1], 'status')
+if status ~= 'queued' and status ~= 'running' then return 0 end
+redis.call('HSET', KEYS[1], 'progress', ARGV[1])
+redis.call('EXPIRE', KEYS[1], ARGV[2])
 return 1
 """
 
@@ -68,60 +76,6 @@ def now_iso() -> str:
     return datetime.now(UTC).isoformat()
 
 
-@dataclass(frozen=True)
-class JobRecord:
-    """A job as it stands in Redis."""
-
-    id: str
-    kind: JobKind
-    status: JobStatus
-    parameters: dict[str, Any]
-    created_at: datetime
-    started_at: datetime | None
-    finished_at: datetime | None
-    attempts: int
-    progress: dict[str, Any] | None
-    result: dict[str, Any] | None
-    error: dict[str, Any] | None
-    callback_url: str | None
-    deliveries: list[dict[str, Any]]
-
-    @classmethod
-    def from_hash(cls, job_id: str, fields: Mapping[bytes, bytes], deliveries: list[bytes]) -> "JobRecord":
-        """Read a record from its hash's fields and its deliveries' entries."""
-        text = {name.decode(): value.decode() for name, value in fields.items()}
-
-        def parsed(name: str) -> Any:
-            return json.loads(text[name]) if name in text else None
-
-        def moment(name: str) -> datetime | None:
-            return datetime.fromisoformat(text[name]) if name in text else None
-
-        return cls(
-            id=job_id,
-            kind=JobKind(text["kind"]),
-            status=JobStatus(text["status"]),
-            parameters=parsed("parameters"),
-            created_at=datetime.fromisoformat(text["created_at"]),
-            started_at=moment("started_at"),
-            finished_at=moment("finished_at"),
-            attempts=int(text.get("attempts", 0)),
-            progress=parsed("progress"),
-            result=parsed("result"),
-            error=parsed("error"),
-            callback_url=text.get("callback_url"),
-            deliveries=[json.loads(entry) for entry in deliveries],
-        )
-
-    def to_wire(self) -> dict[str, Any]:
-        """Return the job as clients see it (shared.schemas.Job), as JSON values."""
-        links = {"self": f"/v1/jobs/{self.id}"}
-        if self.kind is JobKind.IMPORT:
-            links["errors"] = f"/v1/jobs/{self.id}/errors"
-        fields = {name: getattr(self, name) for name in Job.model_fields if name != "links"}
-        return Job.model_validate({**fields, "links": links}).model_dump(mode="json")
-
-
 class Jobs:
     """Creates, reads and moves job records."""
 
@@ -130,6 +84,7 @@ class Jobs:
         self._waiting_redis = waiting_redis or redis
         self._settings = settings
         self._start = redis.register_script(_START)
+        self._progress = redis.register_script(_PROGRESS)
         self._finish = redis.register_script(_FINISH)
 
     def create(
@@ -154,13 +109,12 @@ class Jobs:
         }
         if callback_url is not None:
             record["callback_url"] = callback_url
-        deadline = self._settings.search_deadline_seconds
         with self._redis.pipeline(transaction=True) as pipe:
             pipe.hset(job_key(job_id), mapping=record)
             pipe.expire(job_key(job_id), self._settings.job_ttl_seconds)
             if image is not None:
-                pipe.set(job_key(job_id, "image"), image, ex=deadline * 2)
-            pipe.zadd(ACTIVE_KEY, {job_id: time.time() + deadline})
+                pipe.set(job_key(job_id, "image"), image, ex=2 * self._settings.search_deadline_seconds)
+            pipe.zadd(ACTIVE_KEY, {job_id: time.time() + self._settings.job_lease_seconds})
             pipe.execute()
         return job_id
 
@@ -196,24 +150,26 @@ class Jobs:
             The record, or None if the job has ended or is gone, so that there is nothing to do.
         """
         lease_end = time.time() + self._settings.job_lease_seconds
-        arguments = [now_iso(), lease_end, int(counts_as_attempt), job_id]
+        arguments = [now_iso(), lease_end, int(counts_as_attempt), job_id, self._settings.job_ttl_seconds]
         if not self._start(keys=[job_key(job_id), ACTIVE_KEY], args=arguments):
             return None
         return self.get(job_id)
 
     def renew(self, job_id: str, seconds: float | None = None) -> None:
-        """Prolong the lease of a job that has not ended."""
+        """Prolong the lease of a job that has not ended, and keep its record from expiring meanwhile."""
         lease_end = time.time() + (self._settings.job_lease_seconds if seconds is None else seconds)
-        self._redis.zadd(ACTIVE_KEY, {job_id: lease_end}, xx=True)
+        with self._redis.pipeline(transaction=False) as pipe:
+            pipe.zadd(ACTIVE_KEY, {job_id: lease_end}, xx=True)
+            pipe.expire(job_key(job_id), self._settings.job_ttl_seconds)
+            pipe.execute()
 
     def is_cancelled(self, job_id: str) -> bool:
         """Tell whether a client cancelled the job, or its record is gone."""
         return self._redis.hget(job_key(job_id), "status") in (None, JobStatus.CANCELLED.value.encode())
 
     def set_progress(self, job_id: str, progress: Progress) -> None:
-        """Show how far a job is."""
-        if self._redis.hexists(job_key(job_id), "kind"):
-            self._redis.hset(job_key(job_id), "progress", progress.model_dump_json())
+        """Show how far a job is; one that has ended stays as it is."""
+        self._progress(keys=[job_key(job_id)], args=[progress.model_dump_json(), self._settings.job_ttl_seconds])
 
     def succeed(self, job_id: str, result: Mapping[str, Any]) -> bool:
         """End a job with its result; returns False if it had ended before."""
@@ -257,7 +213,8 @@ class Jobs:
         """
         record = self.get(job_id)
         if seconds > 0 and not record.status.is_final:
-            self._waiting_redis.xread({job_key(job_id, "finished"): "0"}, count=1, block=int(seconds * 1000))
+            block = max(1, int(seconds * 1000))  # 0 would block for good
+            self._waiting_redis.xread({job_key(job_id, "finished"): "0"}, count=1, block=block)
             record = self.get(job_id)
         return record
 
@@ -286,12 +243,8 @@ class Jobs:
         now = time.time()
         found = cast("list[bytes]", self._redis.zrangebyscore(CALLBACKS_DUE_KEY, 0, now, start=0, num=limit))
         if found:
-            self._redis.zadd(CALLBACKS_DUE_KEY, {job_id: now + hold_seconds for job_id in found}, xx=True)
+            self._redis.zadd(CALLBACKS_DUE_KEY, dict.fromkeys(found, now + hold_seconds), xx=True)
         return [job_id.decode() for job_id in found]
-
-    def hold_callback(self, job_id: str, hold_seconds: float) -> None:
-        """Keep a job's callback from being due for `hold_seconds`, since somebody is delivering it."""
-        self._redis.zadd(CALLBACKS_DUE_KEY, {job_id: time.time() + hold_seconds}, xx=True)
 
     def drop_callback(self, job_id: str) -> None:
         """Give up a callback whose job record is gone."""

@@ -6,8 +6,9 @@ from typing import Annotated, Any, Literal
 
 from pydantic import BaseModel, ConfigDict, Field, StringConstraints, model_validator
 
+from shared.attributes import AttributeName, AttributeValue, StorableText, StorableValue
+
 ItemId = Annotated[str, StringConstraints(min_length=1, max_length=128, pattern=r"^[A-Za-z0-9][A-Za-z0-9._:~@+-]*$")]
-AttributeValue = str | bool | int | float
 Sha256 = Annotated[str, StringConstraints(pattern=r"^[0-9a-f]{64}$")]
 
 
@@ -50,7 +51,7 @@ class SearchParameters(Wire):
 class SearchRequest(SearchParameters):
     """A search by image_url or by item_id, as JSON."""
 
-    image_url: str | None = Field(None, max_length=2048, description="Photo to fetch and search with.")
+    image_url: str | None = Field(None, min_length=1, max_length=2048, description="Photo to fetch and search with.")
     item_id: ItemId | None = Field(None, description='Search with an item\'s own images ("more like this").')
 
     @model_validator(mode="after")
@@ -240,10 +241,8 @@ class Item(Wire):
 class ItemWrite(Wire):
     """An item as it shall be; what is left out is removed, except images: left out, they stay."""
 
-    title: str = Field("", max_length=1000)
-    attributes: dict[Annotated[str, StringConstraints(pattern=r"^[A-Za-z_][A-Za-z0-9_ -]{0,63}$")], AttributeValue] = (
-        Field(default_factory=dict, max_length=100)
-    )
+    title: StorableText = Field("", max_length=1000)
+    attributes: dict[AttributeName, StorableValue] = Field(default_factory=dict, max_length=100)
     image_urls: list[Annotated[str, StringConstraints(max_length=2048)]] | None = Field(
         None, min_length=1, max_length=16, description="Images to fetch; or upload them as multipart fields 'image'."
     )

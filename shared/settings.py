@@ -1,15 +1,31 @@
 """All settings: read once from the environment (and `.env`), frozen, each with its unit in its name."""
 
+import base64
+import binascii
 from pathlib import Path
-from typing import Literal
+from typing import Annotated, Literal
 
-from pydantic import AliasChoices, Field, SecretStr, ValidationError
+from pydantic import AfterValidator, AliasChoices, Field, SecretStr, ValidationError, field_validator
 from pydantic_settings import BaseSettings, SettingsConfigDict
 
 ENV_PREFIX = "LOOKALIKE_"
 
 MIB = 1024 * 1024
 GIB = 1024 * MIB
+
+
+def _signing_secret(secret: SecretStr) -> SecretStr:
+    """Refuse what Standard Webhooks can't sign with; said at the start, not at the first callback."""
+    value = secret.get_secret_value()
+    try:
+        is_usable = (
+            value.startswith("whsec_") and len(base64.b64decode(value.removeprefix("whsec_"), validate=True)) >= 16
+        )
+    except binascii.Error:
+        is_usable = False
+    if not is_usable:
+        raise ValueError("must be `whsec_` and the base64 of at least 16 random bytes")
+    return secret
 
 
 class InvalidSettings(SystemExit):
@@ -20,7 +36,12 @@ class Settings(BaseSettings):
     """What an operator can set. docs/settings.md and .env.example list the same fields, by test."""
 
     model_config = SettingsConfigDict(
-        env_prefix=ENV_PREFIX, env_file=".env", frozen=True, extra="ignore", hide_input_in_errors=False
+        env_prefix=ENV_PREFIX,
+        env_file=".env",
+        env_ignore_empty=True,  # `NAME=` in .env or in a compose file means unset
+        frozen=True,
+        extra="ignore",
+        hide_input_in_errors=False,
     )
 
     redis_url: str = Field(
@@ -78,7 +99,7 @@ class Settings(BaseSettings):
         False, description="Let image_url and callback_url name loopback and private addresses."
     )
     fetch_timeout_seconds: float = Field(10, gt=0, le=120, description="Longest fetch of an image by URL.")
-    webhook_secret: SecretStr | None = Field(
+    webhook_secret: Annotated[SecretStr, AfterValidator(_signing_secret)] | None = Field(
         None, description="Signs callbacks (Standard Webhooks, `whsec_` + base64); unset: callbacks are refused."
     )
     webhook_timeout_seconds: float = Field(10, gt=0, le=60, description="Longest wait for a callback's answer.")
@@ -87,6 +108,16 @@ class Settings(BaseSettings):
         5, gt=0, description="Wait before the second try of a callback; doubles with each further try."
     )
     log_level: Literal["DEBUG", "INFO", "WARNING", "ERROR"] = Field("INFO", description="Least level that is logged.")
+
+    @field_validator("webhook_secret")
+    @classmethod
+    def _can_sign(cls, secret: SecretStr | None) -> SecretStr | None:
+        if secret is not None:
+            try:
+                base64.b64decode(secret.get_secret_value().removeprefix("whsec_"), validate=True)
+            except binascii.Error:
+                raise ValueError("it must be whsec_ and base64, such as `openssl rand -base64 32` prints") from None
+        return secret
 
 
 def variable_name(field: str) -> str:
@@ -108,5 +139,5 @@ def load_settings() -> Settings:
             field = str(problem["loc"][0])
             name = field if field.isupper() else variable_name(field)
             value = "(hidden)" if "secret" in field.lower() else repr(problem.get("input"))
-            lines.append(f"  {name} = {value}: {problem['msg']}")
+            lines.append(f"  {name} = {value}: {problem['msg'].removeprefix('Value error, ')}")
         raise InvalidSettings("These settings can't be used:\n" + "\n".join(lines)) from None

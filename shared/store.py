@@ -3,6 +3,7 @@
 import hashlib
 import os
 import shutil
+import tempfile
 import uuid
 from collections.abc import Iterator
 from contextlib import contextmanager
@@ -56,20 +57,30 @@ class Store:
     def writing(self, key: str) -> Iterator[BinaryIO]:
         """Write a file; it appears under its key when the block ends well, and not at all when it raises."""
         path = self._path(key)
-        # An object store's upload is atomic by itself; a local file becomes so by a rename.
-        aside = f"{path}.{uuid.uuid4().hex}.part" if self._is_local else path
+        with self._writing_local(path) if self._is_local else self._writing_remote(path) as file:
+            yield file
+
+    @contextmanager
+    def _writing_local(self, path: str) -> Iterator[BinaryIO]:
+        aside = f"{path}.{uuid.uuid4().hex}.part"
         try:
             with self._fs.open(aside, "wb") as file:
                 yield cast(BinaryIO, file)
                 file.flush()
-                if self._is_local:
-                    os.fsync(file.fileno())
-            if self._is_local:
-                os.replace(aside, path)
+                os.fsync(file.fileno())
+            os.replace(aside, path)
         except BaseException:
-            if self._is_local and os.path.exists(aside):
+            if os.path.exists(aside):
                 os.unlink(aside)
             raise
+
+    @contextmanager
+    def _writing_remote(self, path: str) -> Iterator[BinaryIO]:
+        # fsspec would end the upload of a half-written file as if it were whole; one of a whole file is atomic.
+        with tempfile.NamedTemporaryFile() as file:
+            yield cast(BinaryIO, file)
+            file.flush()
+            self._fs.put_file(file.name, path)
 
     def put_stream(self, key: str, stream: BinaryIO) -> None:
         """Keep everything that a stream still holds."""

@@ -93,9 +93,9 @@ def make_items(items: int, seed: int) -> list[SampleItem]:
 def _views(item: SampleItem) -> Iterator[tuple[str, Image.Image]]:
     """Yield path and picture: the front on near-white, then on a pale ground turned and smaller, then closer."""
     rng = random.Random(f"{item.look.seed}/views")  # noqa: S311
-    white, side = (rng.randint(249, 253),) * 3, rng.choice((-1, 1))
+    bright, side = rng.randint(249, 253), rng.choice((-1, 1))
     views = (
-        (Pose(rng.uniform(-3, 3), rng.uniform(0.9, 0.96)), white),
+        (Pose(rng.uniform(-3, 3), rng.uniform(0.9, 0.96)), (bright, bright, bright)),
         (Pose(side * rng.uniform(7, 13), rng.uniform(0.76, 0.84)), rng.choice(PALE)),
         (Pose(-side * rng.uniform(7, 13), 1.15), rng.choice(PALE)),
     )
@@ -104,10 +104,8 @@ def _views(item: SampleItem) -> Iterator[tuple[str, Image.Image]]:
 
 
 def _files(folder: Path) -> Iterator[str]:
-    """Yield the path below `folder` of everything in it that isn't a folder."""
-    for path in folder.rglob("*"):
-        if path.is_symlink() or not path.is_dir():
-            yield path.relative_to(folder).as_posix()
+    found = (path for path in folder.rglob("*") if path.is_symlink() or not path.is_dir())
+    return (path.relative_to(folder).as_posix() for path in found)
 
 
 def _hash(path: Path) -> str | None:
@@ -190,13 +188,12 @@ def main() -> None:
     parser.add_argument("--items", type=int, default=360, help="number of products (default: 360)")
     parser.add_argument("--seed", type=int, default=7, help="another seed gives another catalogue (default: 7)")
     arguments = parser.parse_args()
-    news = "is complete already, nothing to do"
+    was_complete = is_complete(arguments.out, arguments.items, arguments.seed)
     try:
-        if not is_complete(arguments.out, arguments.items, arguments.seed):
-            generate_catalogue(arguments.out, arguments.items, arguments.seed)
-            news = f"now holds {arguments.items} products"
+        generate_catalogue(arguments.out, arguments.items, arguments.seed)
     except (FileExistsError, ValueError) as error:
         parser.error(str(error))
+    news = "is complete already, nothing to do" if was_complete else f"now holds {arguments.items} products"
     print(f"{arguments.out} {news}; photo.jpg shows {(arguments.out / 'photo.txt').read_text().strip()}")
 
 

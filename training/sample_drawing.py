@@ -98,11 +98,11 @@ class Pen:
         """Prepare a canvas of `size` x `size` pixels."""
         self.rng = random.Random(look.seed)  # noqa: S311
         self.colour = COLOURS[look.colour]
-        contrasts = ("white", "navy", "black", "beige")
+        contrasts = ["white", "navy", "black", "beige"]
         if is_dark(self.colour):
-            contrasts = ("white", "beige", "yellow", "pink")
+            contrasts = ["white", "beige", "yellow", "pink"]
         elif look.colour in ("white", "beige", "yellow"):
-            contrasts = ("navy", "black", "brown")
+            contrasts = ["navy", "black", "brown"]
         self.trim = COLOURS[self.rng.choice(contrasts)]
         self.deep = mix(self.colour, WHITE, 0.12) if is_dark(self.colour) else mix(self.colour, BLACK, 0.22)
         self.pattern = look.pattern

@@ -16,7 +16,7 @@ from shared.result_cache import ResultCache
 from shared.schemas import ImportRequest, ItemWrite, Problem, SearchRequest
 from shared.settings import Settings, load_settings
 from shared.store import Store
-from web.documentation import PROBLEM_RESPONSES, component_schemas
+from web.documentation import component_schemas
 from web.errors import register_error_handlers, validation_response
 from web.imports import create_imports_api
 from web.items import create_items_api
@@ -58,18 +58,18 @@ def create_app(settings: Settings | None = None) -> OpenAPI:
     """
     settings = settings or load_settings()
     logging.basicConfig(level=settings.log_level, format="%(asctime)s %(levelname)s %(name)s %(message)s")
+    logging.getLogger("alembic").setLevel(logging.WARNING)  # /readyz asks it at every call
     services = create_services(settings)
     app = OpenAPI(
         __name__,
         info=Info(title="Lookalike", version=API_VERSION, description=DESCRIPTION),
-        responses=PROBLEM_RESPONSES,
         validation_error_model=Problem,
         validation_error_callback=validation_response,
         doc_prefix="/docs",
     )
     app.openapi_version = "3.1.0"
     # Larger than any accepted file: what is too large is refused before it is read, and by its own code after.
-    app.config["MAX_CONTENT_LENGTH"] = settings.import_max_bytes + FORM_OVERHEAD_BYTES
+    app.config["MAX_CONTENT_LENGTH"] = max(settings.import_max_bytes, settings.upload_max_bytes) + FORM_OVERHEAD_BYTES
     app.config["MAX_FORM_MEMORY_SIZE"] = FORM_OVERHEAD_BYTES
     app.json.sort_keys = False  # type: ignore[attr-defined]
     register_error_handlers(app)
@@ -85,7 +85,7 @@ def create_app(settings: Settings | None = None) -> OpenAPI:
     ):
         app.register_api(api)
     # Bodies that may also come as a form are not in any signature.
-    app.components_schemas.update(component_schemas(SearchRequest, ImportRequest, ItemWrite))
+    app.components_schemas.update(component_schemas(SearchRequest, ImportRequest, ItemWrite, Problem))
     _add_pages(app)
     return app
 

@@ -5,18 +5,22 @@ from typing import Any
 from flask_openapi import MediaType, RequestBody
 from pydantic import BaseModel
 
-from shared.schemas import Problem
-from web.errors import PROBLEM_TYPE
+from shared.errors import InvalidRequest, Unavailable
+from web.errors import PROBLEM_TYPE, status_of
 
 REFERENCE = "#/components/schemas/{model}"
-# Problems that any endpoint may answer with.
+_PROBLEM = {PROBLEM_TYPE: {"schema": {"$ref": REFERENCE.format(model="Problem")}}}
+# What any endpoint may answer with.
 PROBLEM_RESPONSES: dict[int | str, Any] = {
-    status: {"description": text, "content": {PROBLEM_TYPE: {"schema": {"$ref": REFERENCE.format(model="Problem")}}}}
-    for status, text in (
-        (404, "There is no such thing."),
-        (422, "The request is not valid; `detail` names the remedy."),
-        (503, "Try again after the seconds that `Retry-After` names."),
-    )
+    status_of(InvalidRequest): {
+        "description": "The request is not valid; `detail` names the remedy.",
+        "content": _PROBLEM,
+    },
+    status_of(Unavailable): {
+        "description": "Try again after the seconds that `Retry-After` names.",
+        "content": _PROBLEM,
+    },
+    "default": {"description": "Any other failure; `code` is stable.", "content": _PROBLEM},
 }
 
 

@@ -1,4 +1,4 @@
-"""Multipart forms: text fields that hold JSON, and exactly the files that an endpoint takes."""
+"""Bodies: JSON that can be kept and sent on, and multipart forms with exactly the files that an endpoint takes."""
 
 import json
 from typing import Any
@@ -7,6 +7,8 @@ from flask import request
 from werkzeug.datastructures import FileStorage
 
 from shared.errors import InvalidParameter
+
+JSON_MAX_BYTES = 1024 * 1024
 
 
 def is_multipart() -> bool:
@@ -24,17 +26,50 @@ def form_fields(json_fields: tuple[str, ...] = ()) -> dict[str, Any]:
     for name in json_fields:
         if name in fields:
             try:
-                fields[name] = json.loads(fields[name])
+                fields[name] = _parsed(fields[name])
             except ValueError as error:
                 raise InvalidParameter(f"Field {name!r} must hold JSON: {error}.", parameter=name) from None
     return fields
 
 
-def uploaded_files(name: str) -> list[FileStorage]:
+def json_body() -> dict[str, Any]:
+    """Return the request's JSON object.
+
+    Raises:
+        InvalidParameter: if the body is not one.
+    """
+    request.max_content_length = JSON_MAX_BYTES
+    if not request.is_json:
+        raise InvalidParameter("Send a JSON object with Content-Type: application/json, or a multipart form.")
+    try:
+        body = _parsed(request.get_data(cache=False))
+    except ValueError as error:
+        raise InvalidParameter(f"The body must be JSON: {error}.") from None
+    if not isinstance(body, dict):
+        raise InvalidParameter("The body must be a JSON object.")
+    return body
+
+
+def _parsed(text: str | bytes) -> Any:
+    """Return the JSON value of a text.
+
+    Raises:
+        ValueError: also for NaN, infinity and half a character, which Python's parser takes but no answer could
+            repeat, and for nesting without end.
+    """
+    try:
+        value = json.loads(text)
+        json.dumps(value, allow_nan=False, ensure_ascii=False).encode()
+    except RecursionError:
+        raise ValueError("it is nested too deeply") from None
+    return value
+
+
+def uploaded_files(name: str, at_most: int = 1) -> list[FileStorage]:
     """Return the files sent under `name`.
 
     Raises:
-        InvalidParameter: if there is none, or a file under another name.
+        InvalidParameter: if there is none, or more than wanted, or a file under another name.
     """
     others = sorted(set(request.files) - {name})
     if others:
@@ -42,4 +77,6 @@ def uploaded_files(name: str) -> list[FileStorage]:
     files = request.files.getlist(name)
     if not files:
         raise InvalidParameter(f"The form has no file field {name!r}.", parameter=name)
+    if len(files) > at_most:
+        raise InvalidParameter(f"Field {name!r} may come {at_most} times at most, not {len(files)}.", parameter=name)
     return files

@@ -9,18 +9,19 @@ from flask_openapi import APIBlueprint, Tag
 from shared.errors import ImportEmpty, ImportTooLarge, PathRefused
 from shared.paths import resolve_below
 from shared.schemas import ImportParameters, ImportRequest, Job, JobKind
-from web.documentation import multipart_or_json
-from web.forms import form_fields, is_multipart, uploaded_files
+from web.documentation import PROBLEM_RESPONSES, multipart_or_json
+from web.forms import form_fields, is_multipart, json_body, uploaded_files
 from web.searches import check_callback
 from web.services import Services
-from web.waiting import job_response, json_body, preferred_wait
+from web.waiting import job_response, preferred_wait
 
 FILE_FIELD = "file"
 
 
 def create_imports_api(services: Services) -> APIBlueprint:
     """Create the endpoint that accepts catalogue files."""
-    api = APIBlueprint("imports", __name__, abp_tags=[Tag(name="imports", description="Bring a catalogue in")])
+    tag = Tag(name="imports", description="Bring a catalogue in")
+    api = APIBlueprint("imports", __name__, abp_tags=[tag], abp_responses=PROBLEM_RESPONSES)
 
     @api.post(
         "/v1/imports",
@@ -34,7 +35,8 @@ def create_imports_api(services: Services) -> APIBlueprint:
     )
     def create_import() -> Response:
         """202 with a job whose progress, rate and ETA `GET /v1/jobs/{id}` shows. A bad row never stops the rest;
-        `GET /v1/jobs/{id}/errors` lists them."""
+        `GET /v1/jobs/{id}/errors` lists them.
+        """
         if is_multipart():
             parameters = ImportParameters.model_validate(form_fields(("columns",)))
             check_callback(services, parameters.callback_url)
@@ -91,7 +93,11 @@ def _checked_path(services: Services, path: str) -> str:
     if root is None:
         raise PathRefused("This server has no import root (LOOKALIKE_IMPORT_ROOT). Upload the file instead.")
     found = resolve_below(root, path)
-    if not found.is_file():
+    try:
+        is_file, size = found.is_file(), found.stat().st_size
+    except OSError:  # a name that is too long, a folder that is closed to us
+        is_file, size = False, 0
+    if not is_file:
         raise PathRefused(f"There is no file {path!r} below the server's import root.")
-    _check_size(services, found.stat().st_size)
+    _check_size(services, size)
     return path

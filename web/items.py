@@ -1,27 +1,26 @@
 """Single items: read, write, delete, list, and their images."""
 
 import base64
-import binascii
 import uuid
 from typing import Any
 
 from flask import Response, jsonify, request
 from flask_openapi import APIBlueprint, Tag
-from pydantic import Field
+from pydantic import Field, TypeAdapter
 
 from shared.catalogue_change import ItemChange
 from shared.errors import ImageNotFound, InvalidParameter, ItemNotFound
 from shared.image_header import read_header
 from shared.schemas import AttributeList, Item, ItemId, ItemPage, ItemWrite, Job, Wire
 from shared.urls import check_url
-from web.documentation import multipart_or_json
-from web.forms import form_fields, is_multipart, uploaded_files
+from web.documentation import PROBLEM_RESPONSES, multipart_or_json
+from web.forms import form_fields, is_multipart, json_body, uploaded_files
 from web.imports import enqueue_import
 from web.services import Services
-from web.waiting import json_body
 
 IMAGE_FIELD = "image"
 MAX_IMAGES = 16
+_ITEM_ID: TypeAdapter[str] = TypeAdapter(ItemId)
 
 
 class ItemPath(Wire):
@@ -40,7 +39,7 @@ class PageQuery(Wire):
 class ImageQuery(Wire):
     """Which image."""
 
-    position: int = Field(0, ge=0)
+    position: int = Field(0, ge=0, lt=2**31)
     v: str | None = Field(None, description="Start of the image's hash, in links that may be kept for good.")
 
 
@@ -62,14 +61,16 @@ def decode_cursor(cursor: str) -> str:
         InvalidParameter: if it was not made by `encode_cursor`.
     """
     try:
-        return base64.urlsafe_b64decode(cursor + "=" * (-len(cursor) % 4)).decode()
-    except (binascii.Error, UnicodeDecodeError):
+        text = base64.b64decode(cursor + "=" * (-len(cursor) % 4), altchars=b"-_", validate=True).decode()
+        return _ITEM_ID.validate_python(text)
+    except ValueError:  # the base of what base64, decode and pydantic raise
         raise InvalidParameter("cursor must be the next_cursor of the page before.", parameter="cursor") from None
 
 
 def create_items_api(services: Services) -> APIBlueprint:
     """Create the endpoints of the catalogue's items."""
-    api = APIBlueprint("items", __name__, abp_tags=[Tag(name="items", description="Single products")])
+    tag = Tag(name="items", description="Single products")
+    api = APIBlueprint("items", __name__, abp_tags=[tag], abp_responses=PROBLEM_RESPONSES)
 
     @api.get("/v1/items", summary="List items", responses={200: ItemPage})
     def list_items(query: PageQuery) -> Response:
@@ -91,7 +92,8 @@ def create_items_api(services: Services) -> APIBlueprint:
     )
     def write_item(path: ItemPath) -> Response:
         """With new images: 202 and a job (200 with `Prefer: wait=N`), since they must be embedded first.
-        Without: the item at once, 200 or 201 if it is new; its images stay as they are."""
+        Without: the item at once, 200 or 201 if it is new; its images stay as they are.
+        """
         uploads: list[str] = []
         if is_multipart():
             body = ItemForm.model_validate(form_fields(("item",))).item
@@ -143,9 +145,7 @@ def create_items_api(services: Services) -> APIBlueprint:
 
 def _keep_photos(services: Services) -> list[str]:
     """Check the headers of uploaded photos and move them to the store for the worker; returns their keys."""
-    files = uploaded_files(IMAGE_FIELD)
-    if len(files) > MAX_IMAGES:
-        raise InvalidParameter(f"An item may have {MAX_IMAGES} images at most.", parameter=IMAGE_FIELD)
+    files = uploaded_files(IMAGE_FIELD, at_most=MAX_IMAGES)
     settings = services.settings
     photos = [file.stream.read(settings.upload_max_bytes + 1) for file in files]
     for data in photos:

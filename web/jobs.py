@@ -4,15 +4,15 @@ from flask import Response, jsonify
 from flask_openapi import APIBlueprint, Tag
 from pydantic import Field
 
-from shared.errors import InvalidParameter
 from shared.schemas import Job, RowError, RowErrorPage, Wire
+from web.documentation import PROBLEM_RESPONSES
 from web.services import Services
 
 
 class JobPath(Wire):
     """Which job."""
 
-    job_id: str = Field(max_length=64, description="The job's id.")
+    job_id: str = Field(max_length=64, pattern=r"^[A-Za-z0-9_-]+$", description="The job's id.")
 
 
 class WaitQuery(Wire):
@@ -25,12 +25,13 @@ class ErrorsQuery(Wire):
     """Which errors."""
 
     limit: int = Field(100, ge=1, le=1000)
-    cursor: str | None = Field(None, description="next_cursor of the page before.")
+    cursor: str | None = Field(None, pattern=r"^[0-9]{1,18}$", description="next_cursor of the page before.")
 
 
 def create_jobs_api(services: Services) -> APIBlueprint:
     """Create the endpoints that show and cancel jobs."""
-    api = APIBlueprint("jobs", __name__, abp_tags=[Tag(name="jobs", description="Watch and cancel work")])
+    tag = Tag(name="jobs", description="Watch and cancel work")
+    api = APIBlueprint("jobs", __name__, abp_tags=[tag], abp_responses=PROBLEM_RESPONSES)
 
     @api.get("/v1/jobs/<job_id>", summary="Read a job", responses={200: Job})
     def read_job(path: JobPath, query: WaitQuery) -> Response:
@@ -51,8 +52,6 @@ def create_jobs_api(services: Services) -> APIBlueprint:
     def read_errors(path: JobPath, query: ErrorsQuery) -> Response:
         """By line of the file, with the reason and the remedy."""
         services.jobs.get(path.job_id)
-        if query.cursor is not None and not query.cursor.isdigit():
-            raise InvalidParameter("cursor must be the next_cursor of the page before.", parameter="cursor")
         rows = services.catalogue.row_errors(path.job_id, query.limit, int(query.cursor or 0))
         page = RowErrorPage(
             errors=[RowError(line=row.line, item_id=row.item_id, code=row.code, detail=row.detail) for row in rows],

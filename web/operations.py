@@ -6,16 +6,22 @@ from prometheus_client import CONTENT_TYPE_LATEST, CollectorRegistry, generate_l
 from redis.exceptions import RedisError
 from sqlalchemy.exc import SQLAlchemyError
 
+from shared.errors import Unavailable
 from shared.migrations import applied_revision, current_head
 from shared.queues import BULK, SEARCH
 from shared.schemas import Readiness
 from shared.worker_presence import present_workers
+from web.documentation import PROBLEM_RESPONSES
+from web.errors import RETRY_AFTER_SECONDS, status_of
 from web.services import Services
+
+NOT_READY = status_of(Unavailable)
 
 
 def create_operations_api(services: Services, registry: CollectorRegistry) -> APIBlueprint:
     """Create the endpoints for health checks and Prometheus."""
-    api = APIBlueprint("operations", __name__, abp_tags=[Tag(name="operations", description="Health and metrics")])
+    tag = Tag(name="operations", description="Health and metrics")
+    api = APIBlueprint("operations", __name__, abp_tags=[tag], abp_responses=PROBLEM_RESPONSES)
     head = current_head()
 
     @api.get("/healthz", summary="Is the process alive?", responses={200: {"description": "Yes."}})
@@ -23,7 +29,7 @@ def create_operations_api(services: Services, registry: CollectorRegistry) -> AP
         """Touches nothing else: a sick Redis is no reason to restart this process."""
         return jsonify(status="ok")
 
-    @api.get("/readyz", summary="Can it take work?", responses={200: Readiness, 503: Readiness})
+    @api.get("/readyz", summary="Can it take work?", responses={200: Readiness, NOT_READY: Readiness})
     def readyz() -> tuple[Response, int, dict[str, str]]:
         """200 when Redis and the database can be used, else 503; `checks` says what is wrong."""
         checks: dict[str, str] = {}
@@ -45,8 +51,8 @@ def create_operations_api(services: Services, registry: CollectorRegistry) -> AP
             checks["database"] = f"the database at DATABASE_URL does not answer ({type(error).__name__})"
         is_ready = set(checks.values()) == {"ok"}
         body = Readiness(ready=is_ready, checks=checks, search_workers=search_workers, bulk_workers=bulk_workers)
-        headers = {} if is_ready else {"Retry-After": "2"}
-        return jsonify(body.model_dump(mode="json")), 200 if is_ready else 503, headers
+        headers = {} if is_ready else {"Retry-After": str(RETRY_AFTER_SECONDS)}
+        return jsonify(body.model_dump(mode="json")), 200 if is_ready else NOT_READY, headers
 
     @api.get("/metrics", summary="Prometheus metrics", responses={200: {"description": "Text format."}})
     def metrics() -> Response:

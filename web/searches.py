@@ -12,17 +12,18 @@ from shared.image_header import read_header
 from shared.result_cache import ResultCache
 from shared.schemas import AnsweredFrom, Job, JobKind, SearchParameters, SearchRequest
 from shared.urls import check_url
-from web.documentation import multipart_or_json
-from web.forms import form_fields, is_multipart, uploaded_files
+from web.documentation import PROBLEM_RESPONSES, multipart_or_json
+from web.forms import form_fields, is_multipart, json_body, uploaded_files
 from web.services import Services
-from web.waiting import accepts_cached, job_response, json_body, send_and_answer
+from web.waiting import accepts_cached, job_response, send_and_answer
 
 IMAGE_FIELD = "image"
 
 
 def create_searches_api(services: Services) -> APIBlueprint:
     """Create the endpoint that accepts searches."""
-    api = APIBlueprint("searches", __name__, abp_tags=[Tag(name="searches", description="Find similar items")])
+    tag = Tag(name="searches", description="Find similar items")
+    api = APIBlueprint("searches", __name__, abp_tags=[tag], abp_responses=PROBLEM_RESPONSES)
 
     @api.post(
         "/v1/searches",
@@ -32,7 +33,8 @@ def create_searches_api(services: Services) -> APIBlueprint:
     )
     def create_search() -> Response:
         """202 with a job to poll. 200 with the finished job where `Prefer: wait=N` was enough, or where the answer
-        to the same photo and parameters was known already. `Cache-Control: no-cache` asks for a fresh answer."""
+        to the same photo and parameters was known already. `Cache-Control: no-cache` asks for a fresh answer.
+        """
         image: bytes | None = None
         if is_multipart():
             parameters = SearchParameters.model_validate(form_fields(("filter", "crop")))

@@ -1,12 +1,10 @@
 """Answers about jobs: wait for the end as far as the client wants, then 200 or 202."""
 
 import re
-from typing import Any
 
 from flask import Response, jsonify, request
 
-from shared.errors import InvalidParameter
-from shared.jobs import JobRecord
+from shared.job_record import JobRecord
 from web.services import Services
 
 _PREFER_WAIT = re.compile(r"\bwait\s*=\s*\"?(\d{1,6})\b", re.IGNORECASE)
@@ -43,17 +41,3 @@ def send_and_answer(services: Services, job_id: str, task: str) -> Response:
         services.jobs.forget(job_id)
         raise
     return job_response(services, services.jobs.wait(job_id, preferred_wait(services)))
-
-
-def json_body() -> dict[str, Any]:
-    """Return the request's JSON object.
-
-    Raises:
-        InvalidParameter: if the body is not one.
-    """
-    body = request.get_json(silent=True)
-    if not isinstance(body, dict):
-        raise InvalidParameter(
-            "The body must be a JSON object sent with Content-Type: application/json, or a multipart form."
-        )
-    return body

@@ -17,7 +17,7 @@ from redis.exceptions import RedisError
 from sqlalchemy.exc import OperationalError
 
 from shared.errors import DatabaseUnavailable, DeadlineExceeded, Internal, JobNotFound, LookalikeError
-from shared.jobs import JobRecord
+from shared.job_record import JobRecord
 from shared.queues import SEARCH, TaskSender, create_celery
 from shared.schemas import JobKind
 from shared.settings import Settings, load_settings
@@ -81,7 +81,7 @@ def _add_job_tasks(app: Celery, services: Services, tasks: TaskSender) -> None:
                 if job.kind is JobKind.IMPORT:
                     raise  # its rows are in the store: recovery goes on with it when the database is back
                 fail(DatabaseUnavailable("The catalogue could not be read. Search again in a moment."))
-            except Exception:  # noqa: BLE001 - the one place where an unforeseen error becomes a failed job
+            except Exception:  # the one place where an unforeseen error becomes a failed job
                 log.exception("Job %s failed", job.id)
                 fail(Internal(f"An unforeseen error; the worker's log has it under job {job.id}."))
 
@@ -155,7 +155,7 @@ def _add_upkeep_tasks(app: Celery, services: Services, tasks: TaskSender) -> Non
 
     @app.task(name="deliver_callback")
     def deliver_callback_task(job_id: str) -> None:
-        deliver_callback(job_id, services.jobs, services.fetcher, settings)
+        deliver_callback(job_id, services.jobs, services.callback_fetcher, settings)
 
     @app.task(name="dispatch_callbacks")
     def dispatch_callbacks_task() -> None:
@@ -179,7 +179,9 @@ def _connect_signals(services: Services, settings: Settings) -> None:
     @setup_logging.connect(weak=False)
     def configure_logging(**_: Any) -> None:
         logging.basicConfig(level=settings.log_level, format="%(asctime)s %(levelname)s %(name)s %(message)s")
-        logging.getLogger("celery.app.trace").setLevel(logging.WARNING)  # a line per task is what metrics are for
+        # Several lines for each message say nothing that the job record and the metrics don't.
+        for noisy in ("celery.app.trace", "celery.worker.strategy", "celery.beat"):
+            logging.getLogger(noisy).setLevel(logging.WARNING)
 
     @worker_init.connect(weak=False)
     def load_engine(sender: Any, **_: Any) -> None:

@@ -49,8 +49,8 @@ def decode_image(data: bytes, *, max_bytes: int, max_pixels: int, crop: Crop | N
         return _to_rgb(upright if crop is None else upright.crop(_box(upright, crop)))
     except UNREADABLE as error:
         raise BrokenImage(
-            f"The {image.format} file is truncated or corrupt ({error}). Export the photo again and send the whole file."
-        ) from None
+            f"The {image.format} file is truncated or corrupt. Export the photo again and send the whole file."
+        ) from error
 
 
 def _upright(image: ImageFile.ImageFile) -> Image.Image:

@@ -14,7 +14,7 @@ import numpy as np
 from shared.catalogue import Catalogue
 from shared.errors import ItemNotFound
 from shared.filters import compile_filter
-from shared.jobs import JobRecord
+from shared.job_record import JobRecord
 from shared.result_cache import ResultCache
 from shared.schemas import AnsweredFrom, Crop
 from shared.settings import Settings

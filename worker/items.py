@@ -4,7 +4,7 @@ from typing import Any
 
 from shared.catalogue import Catalogue
 from shared.errors import ImageFetchFailed
-from shared.jobs import JobRecord
+from shared.job_record import JobRecord
 from shared.schemas import ImportResult
 from shared.store import Store
 from worker.imports.images import UrlImages

@@ -84,12 +84,17 @@ class LiveIndex:
         depth = wanted * 2
         while True:
             neighbours = self._index.search(queries, depth, allowed)
-            best = self._best_by_item(neighbours.rows.ravel(), neighbours.scores.ravel())
-            if len(best) >= wanted or neighbours.rows.shape[1] < depth:
+            # A query that saw fewer items may hide better ones than those that another query saw.
+            fewest = min((self._count_items(rows) for rows in neighbours.rows.tolist()), default=0)
+            if fewest >= wanted or neighbours.rows.shape[1] < depth:
                 break
             depth *= 4  # many images belong to the same few items: look further
+        best = self._best_by_item(neighbours.rows.ravel(), neighbours.scores.ravel())
         best.pop(without or "", None)
         return sorted(best.values(), key=lambda hit: (-hit[1], hit[0]))[:k]
+
+    def _count_items(self, rows: list[int]) -> int:
+        return len({self._item_of.get(row) for row in rows} - {None})
 
     def _best_by_item(self, rows: Rows, scores: Vectors) -> dict[str, tuple[int, float]]:
         best: dict[str, tuple[int, float]] = {}

@@ -7,8 +7,9 @@ from typing import cast
 from redis import Redis
 
 from shared.errors import DeadlineExceeded, JobNotFound, WorkerLost
-from shared.jobs import JobRecord, Jobs
-from shared.queues import BULK, TaskSender, queue_key
+from shared.job_record import JobRecord
+from shared.jobs import Jobs
+from shared.queues import BULK, TASK_QUEUES, TaskSender, queue_key
 from shared.schemas import JobKind, JobStatus
 from shared.settings import Settings
 
@@ -31,9 +32,9 @@ def recover_jobs(jobs: Jobs, redis: Redis, tasks: TaskSender, settings: Settings
         if job.status.is_final:
             jobs.drop_active(job_id)
         elif job.kind is JobKind.IMPORT and "mode" in job.parameters:
-            _recover_import(job, jobs, redis, tasks, settings)
+            _recover_import(job, jobs, redis, tasks)
         else:
-            _recover_single(job, jobs, tasks, settings)
+            _recover_single(job, jobs, redis, tasks, settings)
 
 
 def task_of(job: JobRecord) -> str:
@@ -43,23 +44,30 @@ def task_of(job: JobRecord) -> str:
     return "plan_import" if "mode" in job.parameters else "write_item"
 
 
-def _recover_single(job: JobRecord, jobs: Jobs, tasks: TaskSender, settings: Settings) -> None:
-    is_search = job.kind is JobKind.SEARCH
-    if is_search and is_past_deadline(job, settings):
-        jobs.fail(
-            job.id, DeadlineExceeded(f"Not done within {settings.search_deadline_seconds} seconds. Search again.")
-        )
-    elif job.attempts >= settings.job_max_attempts:
+def _recover_single(job: JobRecord, jobs: Jobs, redis: Redis, tasks: TaskSender, settings: Settings) -> None:
+    task = task_of(job)
+    if job.kind is JobKind.SEARCH and is_past_deadline(job, settings):
+        limit = settings.search_deadline_seconds
+        jobs.fail(job.id, DeadlineExceeded(f"Not done within {limit} seconds. Search again, or add search workers."))
+    elif job.status is JobStatus.RUNNING and job.attempts >= settings.job_max_attempts:
         jobs.fail(job.id, WorkerLost(f"The job was tried {job.attempts} times and its worker died each time."))
     else:
-        log.warning("Job %s (%s) is overdue; sending it again", job.id, job.kind.value)
-        jobs.renew(job.id, settings.search_deadline_seconds if job.status is JobStatus.QUEUED else None)
-        tasks.send(task_of(job), job.id)
+        jobs.renew(job.id)
+        if job.status is JobStatus.RUNNING or _is_empty(redis, TASK_QUEUES[task]):
+            log.warning("Job %s (%s) stands still; sending it again", job.id, job.kind.value)
+            tasks.send(task, job.id)
 
 
-def _recover_import(job: JobRecord, jobs: Jobs, redis: Redis, tasks: TaskSender, settings: Settings) -> None:
-    """An import's chunks may wait long behind others; only an empty queue proves that a message was lost."""
+def _recover_import(job: JobRecord, jobs: Jobs, redis: Redis, tasks: TaskSender) -> None:
     jobs.renew(job.id)
-    if cast(int, redis.llen(queue_key(BULK))) == 0:
+    if _is_empty(redis, BULK):
         log.warning("Import %s stands still; planning what is left of it", job.id)
         tasks.send("plan_import", job.id)
+
+
+def _is_empty(redis: Redis, queue: str) -> bool:
+    """Tell whether no message waits: a job that nobody works on may just be behind others, until this says no.
+
+    Messages do get lost: Redis hands one to a worker that dies before it has noted down that it has it.
+    """
+    return cast(int, redis.llen(queue_key(queue))) == 0

@@ -63,8 +63,13 @@ class Services:
 
     @cached_property
     def fetcher(self) -> GuardedFetcher:
-        """The one way to a URL that a client names."""
+        """The one way to an image that a client names by URL."""
         return GuardedFetcher(self.settings.allow_private_urls, self.settings.fetch_timeout_seconds)
+
+    @cached_property
+    def callback_fetcher(self) -> GuardedFetcher:
+        """The same for callbacks, which have a time limit of their own."""
+        return GuardedFetcher(self.settings.allow_private_urls, self.settings.webhook_timeout_seconds)
 
     @cached_property
     def encoder_id(self) -> str:

@@ -69,8 +69,10 @@ class SimilarCache:
             for entry in candidates:
                 pipe.hget(f"{PREFIX}entry:{entry}", "vector")
             vectors = pipe.execute()
+        own = embedding.astype("<f4").tobytes()
         cosines = {
-            entry: float(embedding[0] @ np.frombuffer(vector, dtype="<f4"))
+            # Rounding takes the product of a vector with itself below 1, which may be the threshold.
+            entry: 1.0 if vector == own else float(embedding[0] @ np.frombuffer(vector, dtype="<f4"))
             for entry, vector in zip(candidates, vectors, strict=True)
             if vector is not None
         }

@@ -35,7 +35,7 @@ class Session:
 
     def note(self, text: str) -> None:
         """Print one line for a person, apart from the output proper."""
-        self.notes.print(plain(text))
+        self.notes.print(plain(text), soft_wrap=True)
 
     def fail(self, text: str) -> NoReturn:
         """Say why in one line and end with status 1."""

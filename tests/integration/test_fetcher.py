@@ -18,8 +18,8 @@ from ipaddress import ip_address
 from pathlib import Path
 from typing import Any
 
+import certifi
 import pytest
-import requests.adapters
 
 from shared.errors import ImageFetchFailed, ImageTooLarge, UrlRefused
 from shared.urls import check_address, check_url
@@ -362,7 +362,8 @@ def test_redirects_share_one_deadline(site: Site) -> None:
 
 
 @pytest.mark.skipif(not Path("/proc/self/fd").exists(), reason="counts open files in /proc")
-def test_nothing_is_left_behind_by_calls(site: Site, fetcher: GuardedFetcher) -> None:
+def test_nothing_is_left_behind_by_calls(site: Site) -> None:
+    fetcher = GuardedFetcher(allow_private=True, timeout_seconds=60)
     threads = set(threading.enumerate())
     good, bad = site.serve("/a.jpg", b"x"), site.serve("/gone.jpg", status=404)
     descriptors = len(list(Path("/proc/self/fd").iterdir()))
@@ -416,6 +417,15 @@ def test_a_redirect_is_checked_like_the_first_url(site: Site, fetcher: GuardedFe
     with pytest.raises(UrlRefused, match="redirects to") as refusal:
         fetcher.get(url, LIMIT_BYTES)
     assert "SECRET" not in refusal.value.detail
+
+
+@pytest.mark.parametrize("url", ["ftp://127.0.0.1:{port}/", "http://user:word@127.0.0.1:{port}/"])
+def test_a_call_begins_with_the_check_of_its_url(site: Site, fetcher: GuardedFetcher, url: str) -> None:
+    with pytest.raises(UrlRefused):
+        fetcher.get(url.format(port=site.port), LIMIT_BYTES)
+    with pytest.raises(UrlRefused):
+        fetcher.post(url.format(port=site.port), b"{}", {})
+    assert site.requests == []
 
 
 @pytest.mark.parametrize("location", ["http://[::1", "/\xff\xfe"])
@@ -492,6 +502,15 @@ def test_a_public_name_of_an_address_that_is_not_public_is_refused(
     assert internet.connected == []
 
 
+def test_requests_hardened_is_asked_as_well(
+    guarded: GuardedFetcher, internet: Internet, caplog: pytest.LogCaptureFixture
+) -> None:
+    internet.names["shop.example"] = [["10.0.0.1"]]
+    with pytest.raises(UrlRefused):
+        guarded.get("http://shop.example/a.jpg", LIMIT_BYTES)
+    assert [record.name for record in caplog.records] == ["requests_hardened.ip_filter"]
+
+
 def test_a_metadata_address_behind_a_name_is_refused_where_private_ones_are_allowed(
     fetcher: GuardedFetcher, internet: Internet
 ) -> None:
@@ -563,18 +582,32 @@ def tls_site(context: ssl.SSLContext, internet: Internet) -> Iterator[Site]:
         yield site
 
 
+@pytest.mark.parametrize("allow_private", [True, False])
 def test_tls_is_checked_against_the_name_and_not_the_address(
-    tls_server: tuple[ssl.SSLContext, Path],
-    guarded: GuardedFetcher,
-    internet: Internet,
-    monkeypatch: pytest.MonkeyPatch,
+    tls_server: tuple[ssl.SSLContext, Path], internet: Internet, monkeypatch: pytest.MonkeyPatch, allow_private: bool
 ) -> None:
     context, certificate = tls_server
-    monkeypatch.setattr(requests.adapters, "DEFAULT_CA_BUNDLE_PATH", str(certificate))
-    with tls_site(context, internet):
-        assert guarded.get("https://shop.example/a.jpg", LIMIT_BYTES) == b"secure"
+    monkeypatch.setattr(certifi, "where", lambda: str(certificate))
+    fetcher = GuardedFetcher(allow_private, timeout_seconds=5)
+    with tls_site(context, internet) as site:
+        assert fetcher.get("https://shop.example/a.jpg", LIMIT_BYTES) == b"secure"
         with pytest.raises(ImageFetchFailed, match=r"certificate of other\.example is not valid"):
-            guarded.get("https://other.example/a.jpg", LIMIT_BYTES)
+            fetcher.get("https://other.example/a.jpg", LIMIT_BYTES)
+        assert len(site.requests) == 1
+
+
+def test_a_tls_server_that_drips_is_cut_off_at_the_deadline(
+    tls_server: tuple[ssl.SSLContext, Path], internet: Internet, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    context, certificate = tls_server
+    monkeypatch.setattr(certifi, "where", lambda: str(certificate))
+    impatient = GuardedFetcher(allow_private=False, timeout_seconds=0.5)
+    with tls_site(context, internet) as site:
+        site.serve_raw("/slow.jpg", b"HTTP/1.1 200 OK\r\ncontent-length: 1000\r\n\r\n", drip=b"x")
+        started = time.monotonic()
+        with pytest.raises(ImageFetchFailed, match=r"within 0\.5 s"):
+            impatient.get("https://shop.example/slow.jpg", LIMIT_BYTES)
+        assert time.monotonic() - started < 3
 
 
 def test_a_certificate_of_an_unknown_authority_fails(

@@ -50,11 +50,14 @@ http.server.ThreadingHTTPServer((host, int(port)), Handler).serve_forever()
 
 SEARCH = """
 import os, pathlib, signal, subprocess, sys
+signal.pthread_sigmask(signal.SIG_BLOCK, [signal.SIGTERM])
 child = subprocess.Popen([sys.executable, "-c", "import time; time.sleep(600)"])
 pathlib.Path("new-pids").write_text(f"{os.getpid()} {child.pid}")
 pathlib.Path("new-pids").rename("search-pids")
 signal.sigwait([signal.SIGTERM])
 """
+
+STUBBORN = "sigwait([signal.SIGUSR1])"
 
 
 def _is_alive(pid: int) -> bool:
@@ -148,8 +151,7 @@ def test_a_worker_that_never_reports_is_named_when_the_time_is_over(root: Path) 
 
 
 def test_a_process_that_ignores_sigterm_is_killed_after_the_grace(root: Path) -> None:
-    (root / "search.py").write_text("import signal; signal.signal(signal.SIGTERM, signal.SIG_IGN)\n" + _dump(SEARCH))
-    (root / "search.py").write_text((root / "search.py").read_text().replace("sigwait([signal.SIGTERM])", "pause()"))
+    (root / "search.py").write_text(_dump(SEARCH).replace("sigwait([signal.SIGTERM])", STUBBORN))
     with ProcessGroup(root, root / "state", grace_seconds=0.5) as group:
         pids = _search_pids(root)
         began = time.monotonic()
@@ -202,8 +204,8 @@ def test_the_next_group_finds_the_redis_data_of_the_last_one(root: Path) -> None
         assert client.get("kept") == b"yes"
 
 
-def test_a_given_redis_is_used_and_left_running(group: ProcessGroup, tmp_path: Path) -> None:
-    with ProcessGroup(group._root, tmp_path / "other state", redis_url=group.redis_url) as second:
+def test_a_given_redis_is_used_and_left_running(group: ProcessGroup, root: Path) -> None:
+    with ProcessGroup(root, root / "other state", redis_url=group.redis_url) as second:
         assert second.redis_url == group.redis_url
         with pytest.raises(KeyError):
             second.pid("redis")

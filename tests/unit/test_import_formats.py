@@ -1,15 +1,19 @@
 import io
 import zipfile
+from contextlib import suppress
 from typing import BinaryIO
 
 import pyarrow as pa
 import pyarrow.parquet as pq
 import pytest
-from hypothesis import given
+from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
-from shared.errors import ImportEmpty, ImportFormatUnknown, LookalikeError
+from shared.errors import ImportEmpty, ImportFormatUnknown
 from worker.imports.formats import Format, detect_format
+
+# A busy machine is no failure.
+patient = settings(deadline=None, suppress_health_check=[HealthCheck.too_slow])
 
 
 def parquet() -> bytes:
@@ -82,10 +86,9 @@ def test_a_file_without_bytes_is_empty() -> None:
         detect_format(io.BytesIO(), "products.csv")
 
 
+@patient
 @given(st.binary(max_size=64), st.sampled_from(["", "a.csv", "a.jsonl", "a.parquet", "a.xlsx"]))
 def test_any_bytes_have_a_format_or_a_named_error(content: bytes, name: str) -> None:
     file: BinaryIO = io.BytesIO(content)
-    try:
+    with suppress(ImportFormatUnknown, ImportEmpty):
         assert detect_format(file, name) in ("csv", "ndjson", "parquet", "zip")
-    except LookalikeError as error:
-        assert error.code in ("import_format_unknown", "import_empty")

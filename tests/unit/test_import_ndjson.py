@@ -2,13 +2,17 @@ import io
 import json
 
 import pytest
-from hypothesis import given
+from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
+from shared.attributes import MAX_INTEGER, AttributeValue
 from shared.errors import ImportColumnsMissing, ImportEmpty, ImportFileBroken, LookalikeError
 from worker.imports import columns, text
 from worker.imports.catalogue import CatalogueReader, open_catalogue
-from worker.imports.rows import MAX_INTEGER, CatalogueRow, RejectedRow, Row
+from worker.imports.rows import CatalogueRow, RejectedRow, Row
+
+# A busy machine is no failure.
+patient = settings(deadline=None, suppress_health_check=[HealthCheck.too_slow])
 
 GOOD = {"id": "good", "image": "good.jpg"}
 
@@ -38,7 +42,7 @@ def item(**values: object) -> dict[str, object]:
 
 def test_an_object_becomes_an_item_with_its_own_types() -> None:
     row = read_after_good(item(title="Bag", price=9.5, stock=3, new=True, colour=" red ", size=None, note=""))
-    attributes = {"price": 9.5, "stock": 3, "new": True, "colour": "red"}
+    attributes: dict[str, AttributeValue] = {"price": 9.5, "stock": 3, "new": True, "colour": "red"}
     assert row == CatalogueRow(2, "a", "Bag", ("a.jpg",), attributes)
 
 
@@ -112,7 +116,9 @@ def test_the_most_images_and_attributes_are_accepted() -> None:
 
 def test_the_first_valid_row_of_an_id_counts_and_later_ones_name_its_line() -> None:
     rows = list(reader({"id": "a"}, item(price=1), GOOD, "", item(price=2)))
-    assert [(row.line, getattr(row, "error", None) and row.error.code) for row in rows if isinstance(row, RejectedRow)] == [
+    assert [
+        (row.line, getattr(row, "error", None) and row.error.code) for row in rows if isinstance(row, RejectedRow)
+    ] == [
         (1, "image_missing"),
         (5, "duplicate_id"),
     ]
@@ -173,6 +179,7 @@ json_values = st.recursive(
 )
 
 
+@patient
 @given(st.dictionaries(st.sampled_from(["id", "image", "title", "colour", "or", "ö"]), json_values), st.booleans())
 def test_any_object_becomes_a_storable_item_or_a_named_error(fields: dict[str, object], is_ascii: bool) -> None:
     row = read_after_good(json.dumps(fields, ensure_ascii=is_ascii))

@@ -1,4 +1,5 @@
 import io
+from contextlib import suppress
 from datetime import UTC, date, datetime, time
 from decimal import Decimal
 from typing import Any
@@ -6,12 +7,15 @@ from typing import Any
 import pyarrow as pa
 import pyarrow.parquet as pq
 import pytest
-from hypothesis import given
+from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
-from shared.errors import ImportColumnsMissing, ImportEmpty, ImportFileBroken, LookalikeError
+from shared.errors import ImportColumnsMissing, ImportEmpty, ImportFileBroken
 from worker.imports.catalogue import CatalogueReader, open_catalogue
 from worker.imports.rows import CatalogueRow, RejectedRow
+
+# A busy machine is no failure.
+patient = settings(deadline=None, suppress_health_check=[HealthCheck.too_slow])
 
 
 def packed(columns: dict[str, Any], **options: Any) -> bytes:
@@ -126,13 +130,11 @@ def test_the_file_is_read_twice_and_stays_open() -> None:
 PAGES = packed({"id": [str(n) for n in range(300)], "image": ["a.jpg"] * 300}, compression="snappy")
 
 
+@patient
 @given(st.integers(4, len(PAGES) - 1), st.integers(1, 255))
 def test_a_damaged_byte_is_named_or_harmless(position: int, flip: int) -> None:
     damaged = bytearray(PAGES)
     damaged[position] ^= flip
-    try:
+    with suppress(ImportFileBroken, ImportColumnsMissing, ImportEmpty):
         rows = list(open_catalogue(io.BytesIO(bytes(damaged))))
-    except LookalikeError as error:
-        assert error.code in ("import_file_broken", "import_columns_missing", "import_empty")
-    else:
-        assert all(isinstance(row, CatalogueRow | RejectedRow) for row in rows)
+        assert [row.line for row in rows] == list(range(1, len(rows) + 1))

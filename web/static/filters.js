@@ -9,7 +9,7 @@ const DEFAULT_K = 10;
 
 /** @param {(parameters) => void} onChange called when the person has changed something. */
 export function createFilters(onChange) {
-  const [form, k, minScore, output] = ["filters", "k", "min-score", "min-score-value"].map(byId);
+  const [form, k, minScore, valueOfScore] = ["filters", "k", "min-score", "min-score-value"].map(byId);
   const [count, clear] = ["filter-count", "filters-clear"].map(byId);
   let facets = [];
   let settle;
@@ -35,7 +35,9 @@ export function createFilters(onChange) {
 
   function refresh() {
     const { min_score: score, filter = {} } = read();
-    output.textContent = score ? score.toFixed(2) : "any";
+    const words = score ? score.toFixed(2) : "any";
+    valueOfScore.textContent = words;
+    minScore.setAttribute("aria-valuetext", words);
     for (const facet of facets) facet.refresh();
     const active = Object.keys(filter).length + (score ? 1 : 0);
     count.textContent = active;

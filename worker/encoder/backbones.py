@@ -141,9 +141,9 @@ BACKBONES: dict[str, Backbone] = {
     "tf_efficientnet_lite0": Backbone(
         dim=1280,
         transform=Transform(
+            trim=0.25,
             resize=256,
             size=224,
-            fit="squash",
             interpolation="bicubic",
             mean=(_LITE0_MEAN, _LITE0_MEAN, _LITE0_MEAN),
             std=(_LITE0_STD, _LITE0_STD, _LITE0_STD),
@@ -155,9 +155,9 @@ BACKBONES: dict[str, Backbone] = {
     "resnet50": Backbone(
         dim=2048,
         transform=Transform(
+            trim=0.25,
             resize=256,
             size=224,
-            fit="squash",
             interpolation="bicubic",
             mean=(0.485, 0.456, 0.406),
             std=(0.229, 0.224, 0.225),

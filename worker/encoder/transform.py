@@ -12,34 +12,37 @@ from typing import Any, Literal, get_args
 import numpy as np
 from PIL import Image
 
-Fit = Literal["squash", "crop", "pad"]
 Interpolation = Literal["bilinear", "bicubic", "lanczos"]
 
 
 @dataclass(frozen=True, slots=True)
 class Transform:
-    """Resize to a square, cut out its centre, scale to [0, 1], normalise per channel.
+    """Make the image square, bring it to size, cut out its centre, scale to [0, 1], normalise per channel.
+
+    An image that isn't square loses both ends of its longer side in equal parts, but no more of it than `trim`;
+    if that isn't enough, bars of the mean colour of its border fill the square up. Nothing is distorted.
 
     Attributes:
-        resize: side in pixels of the square that the whole image is brought to.
+        trim: largest share of the longer side that is cut off, in [0, 1]: 0 only pads, 1 only crops.
+        resize: side in pixels that the square is brought to.
         size: side in pixels of the centre of that square which the network sees; <= resize.
-        fit: how an image that isn't square becomes one: `squash` scales each side on its own, `crop` keeps the
-            centre, `pad` adds bars of the mean colour of the image's border.
         interpolation: Pillow's filter, with antialiasing when scaling down.
         mean: subtracted from each channel (red, green, blue) of values in [0, 1].
         std: divides each channel thereafter.
     """
 
+    trim: float
     resize: int
     size: int
-    fit: Fit
     interpolation: Interpolation
     mean: tuple[float, float, float]
     std: tuple[float, float, float]
 
     def __post_init__(self) -> None:
-        if self.fit not in get_args(Fit) or self.interpolation not in get_args(Interpolation):
-            raise ValueError(f"unknown fit {self.fit!r} or interpolation {self.interpolation!r}")
+        if self.interpolation not in get_args(Interpolation):
+            raise ValueError(f"interpolation must be one of {get_args(Interpolation)}, but is {self.interpolation!r}")
+        if not 0 <= self.trim <= 1:
+            raise ValueError(f"trim must be in 0..1, but is {self.trim}")
         if not 0 < self.size <= self.resize:
             raise ValueError(f"size must be in 1..resize, but is {self.size} with resize {self.resize}")
 
@@ -85,21 +88,24 @@ class Transform:
         """Return uint8 (size, size, 3)."""
         if image.mode != "RGB":
             raise ValueError(f"an image must be RGB, but is {image.mode}; decode it with worker.decode")
-        resample = Image.Resampling[self.interpolation.upper()]
-        square = self._square(image).resize((self.resize, self.resize), resample)
         edge = (self.resize - self.size) // 2
-        return np.asarray(square)[edge : edge + self.size, edge : edge + self.size]
+        return np.asarray(self._square(image))[edge : edge + self.size, edge : edge + self.size]
 
     def _square(self, image: Image.Image) -> Image.Image:
-        width, height = image.size
-        if self.fit == "squash" or width == height:
-            return image
-        side = min(width, height) if self.fit == "crop" else max(width, height)
-        left, top = (width - side) // 2, (height - side) // 2  # negative for pad
-        if self.fit == "crop":
-            return image.crop((left, top, left + side, top + side))
-        square = Image.new("RGB", (side, side), _border_colour(image))
-        square.paste(image, (-left, -top))
+        """Return the image as a square of side `resize`."""
+        short, long = sorted(image.size)
+        side = max(short, round(long * (1 - self.trim)))
+        width, height = min(image.width, side), min(image.height, side)
+        left, top = (image.width - width) // 2, (image.height - height) // 2
+        # Scaled before it is padded: the square around a photo of 1 x 1,000,000 pixels would not fit into memory.
+        scaled = image.crop((left, top, left + width, top + height)).resize(
+            (max(1, round(self.resize * width / side)), max(1, round(self.resize * height / side))),
+            Image.Resampling[self.interpolation.upper()],
+        )
+        if width == height:
+            return scaled
+        square = Image.new("RGB", (self.resize, self.resize), _border_colour(scaled))
+        square.paste(scaled, ((self.resize - scaled.width) // 2, (self.resize - scaled.height) // 2))
         return square
 
 

@@ -1,5 +1,6 @@
 """Weights files: reading them without running code from them, and fitting them into a network."""
 
+import pickle
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -19,13 +20,14 @@ def read_weights(path: Path) -> "dict[str, torch.Tensor]":
         EncoderUnavailable: if the file is no such thing, or holds more than tensors.
     """
     import torch
+    from safetensors import SafetensorError
     from safetensors.torch import load_file
 
     try:
         if path.suffix == ".safetensors":
             return load_file(path)
         state = torch.load(path, map_location="cpu", weights_only=True)
-    except Exception as error:
+    except (OSError, RuntimeError, ValueError, EOFError, pickle.UnpicklingError, SafetensorError) as error:
         raise EncoderUnavailable(f"{path} can't be read as weights: {error}") from error
     if not isinstance(state, dict) or not all(isinstance(value, torch.Tensor) for value in state.values()):
         raise EncoderUnavailable(f"{path} is not a state dict: a mapping of parameter names to tensors is needed.")

@@ -4,9 +4,9 @@ import re
 from collections.abc import Iterable, Iterator, Mapping
 from typing import Literal
 
+from shared.attributes import MAX_INTEGER, AttributeValue
 from shared.errors import AttributeTypeMismatch
-from shared.schemas import AttributeValue
-from worker.imports.rows import MAX_INTEGER, CatalogueRow, RejectedRow, Row, shown
+from worker.imports.rows import CatalogueRow, RejectedRow, Row, shown
 
 AttributeType = Literal["string", "number", "boolean"]
 

@@ -6,6 +6,7 @@ from collections import Counter
 from collections.abc import Iterable, Mapping, Sequence
 from itertools import islice
 
+from shared.attributes import FILTER_WORDS
 from shared.errors import ImportColumnsMissing, ImportFileBroken
 
 MAX_NAMES = 1000  # of attributes over all rows of a file; an NDJSON file could have other names in every row
@@ -13,7 +14,6 @@ UNNAMED = "(unnamed)"
 OVERFLOW = f"(all after the first {MAX_NAMES})"
 _IMAGE_NAMES = ("image", "images", "image_url")
 _ATTRIBUTE_NAME = re.compile(r"[A-Za-z_][A-Za-z0-9_ -]{0,63}")
-_FILTER_WORDS = ("and", "or", "not")
 
 
 class Columns:
@@ -73,7 +73,7 @@ class Columns:
                 if self.skipped[-1:] != [OVERFLOW]:
                     self.skipped.append(OVERFLOW)
                 return False
-            verdict = _ATTRIBUTE_NAME.fullmatch(name) is not None and name not in _FILTER_WORDS
+            verdict = _ATTRIBUTE_NAME.fullmatch(name) is not None and name not in FILTER_WORDS
             self._verdicts[name] = verdict
             if not verdict:
                 self.skipped.append(name or UNNAMED)

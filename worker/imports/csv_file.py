@@ -11,9 +11,9 @@ from worker.imports.rows import Record, RejectedRow
 from worker.imports.text import MAX_ROW_CHARACTERS, choose_encoding, require_decoded, text_lines
 
 DELIMITERS = (",", ";", "\t", "|")
-# Each return to the line after a broken row may cost reading MAX_ROW_CHARACTERS again: some ms. A file of nothing
-# else would take days, so that after these the lines of a broken row are left out with it.
-MAX_RETURNS = 1000
+# Broken rows may cost as much reading again as these characters take: some seconds. A file of nothing else would take
+# days, so that from then on the lines of a broken row are left out with it.
+MAX_CHARACTERS_AGAIN = 64 * MAX_ROW_CHARACTERS
 
 
 class CsvFile:
@@ -61,7 +61,7 @@ class CsvFile:
         return max(headers.items(), key=lambda found: (id_column in found[1], len(found[1])))
 
     def _rows(self, delimiter: str) -> Iterator[tuple[int, list[str] | InvalidRow]]:
-        csv.field_size_limit(MAX_ROW_CHARACTERS)  # of the whole process; _Lines limits rows, and so fields
+        csv.field_size_limit(max(csv.field_size_limit(), MAX_ROW_CHARACTERS))  # of the process; _Lines limits rows
         lines = _Lines(text_lines(self._file, self._encoding))
         reader = csv.reader(lines, delimiter=delimiter, strict=True, skipinitialspace=True)
         while True:
@@ -102,7 +102,7 @@ class _Lines:
         self._again: deque[tuple[int, str]] = deque()
         self._row: list[tuple[int, str]] = []
         self._characters = 0
-        self._returns = 0
+        self._characters_again = 0
 
     def begin_row(self) -> None:
         self._row.clear()
@@ -117,8 +117,8 @@ class _Lines:
         return (text for _, text in self._row)
 
     def return_to_second(self) -> None:
-        if self._returns < MAX_RETURNS and len(self._row) > 1:
-            self._returns += 1
+        if self._characters_again + self._characters <= MAX_CHARACTERS_AGAIN:
+            self._characters_again += self._characters
             self._again.extendleft(reversed(self._row[1:]))
 
     def __iter__(self) -> Self:

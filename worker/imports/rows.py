@@ -7,16 +7,15 @@ from dataclasses import dataclass
 
 from pydantic import TypeAdapter, ValidationError
 
+from shared.attributes import MAX_INTEGER, AttributeValue
 from shared.errors import ImageMissing, InvalidRow, RowInvalid
-from shared.schemas import AttributeValue, ItemId
+from shared.schemas import ItemId
 from worker.imports.columns import Columns
 
 MAX_IMAGES = 16
 MAX_ATTRIBUTES = 100
 MAX_TITLE_CHARACTERS = 1000
 MAX_REFERENCE_CHARACTERS = 2048
-# Beyond it numbers that differ become equal: the catalogue and JSON readers hold them as 64-bit floats.
-MAX_INTEGER = 2**53
 
 _ITEM_ID: TypeAdapter[str] = TypeAdapter(ItemId)
 _UNSTORABLE = re.compile(r"[\0\ud800-\udfff]")

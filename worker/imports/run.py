@@ -7,7 +7,8 @@ from datetime import UTC, datetime
 from shared.catalogue import Catalogue
 from shared.catalogue_change import CatalogueChange, type_of
 from shared.errors import AttributeTypeMismatch, LookalikeError, WorkerLost
-from shared.jobs import JobRecord, Jobs
+from shared.job_record import JobRecord
+from shared.jobs import Jobs
 from shared.queues import TaskSender
 from shared.schemas import ImportMode, ImportResult, Progress
 from shared.settings import Settings

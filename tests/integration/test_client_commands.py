@@ -1,0 +1,330 @@
+"""The client's commands over HTTP, against a stand-in whose bodies are made with the wire schemas of the API."""
+
+import json
+import os
+import signal
+import socket
+import subprocess
+import sys
+import threading
+import time
+from collections.abc import Iterator
+from dataclasses import dataclass, field
+from datetime import UTC, datetime
+from pathlib import Path
+from typing import Any
+
+import pytest
+from click.testing import CliRunner, Result
+from flask import Flask, Response, jsonify, request
+from werkzeug.serving import make_server
+
+from client.__main__ import client
+from shared import schemas
+
+REPOSITORY = Path(__file__).resolve().parents[2]
+DEADLINE_SECONDS = 20
+PHOTO = b"\xff\xd8 photo"
+NOW = datetime(2026, 1, 1, tzinfo=UTC)
+ROW_ERRORS = 25
+
+
+def _job(kind: str, status: str, **more: Any) -> dict[str, Any]:
+    job = schemas.Job(
+        id=f"{kind}-1", kind=schemas.JobKind(kind), status=schemas.JobStatus(status), created_at=NOW, **more
+    )
+    return job.model_dump(mode="json")
+
+
+def _search_job() -> dict[str, Any]:
+    hit = schemas.Hit(rank=1, item_id="sku-1", score=0.9, title="Red bag", attributes={"colour": "red"}, image_url="/i")
+    result = schemas.SearchResult(
+        hits=[hit],
+        release="r1",
+        catalogue_version=1,
+        answered_from=schemas.AnsweredFrom.ENGINE,
+        timings_ms={"embed": 2.0, "total": 3.0},
+    )
+    return _job("search", "succeeded", result=result)
+
+
+def _import_job(failed: int) -> dict[str, Any]:
+    result = schemas.ImportResult(rows=40, imported=40 - failed, failed=failed, deleted=0, embedded=40 - failed)
+    return _job("import", "succeeded", result=result)
+
+
+@dataclass
+class StandIn:
+    """Answers as the script says, and remembers what was asked."""
+
+    url: str = ""
+    jobs: list[Any] = field(default_factory=list)
+    asked: list[tuple[str, str]] = field(default_factory=list)
+    form: dict[str, str] = field(default_factory=dict)
+    body: dict[str, Any] = field(default_factory=dict)
+    uploads: dict[str, tuple[str | None, bytes]] = field(default_factory=dict)
+    submitted: dict[str, Any] = field(default_factory=lambda: _job("import", "queued"))
+    readiness: tuple[dict[str, Any], int] = field(default_factory=lambda: ({}, 200))
+
+
+def _problem(status: int, code: str, detail: str, **headers: str) -> Response:
+    problem = schemas.Problem(type="about:blank", title="Title", status=status, detail=detail, code=code)
+    response = jsonify(problem.model_dump(mode="json"))
+    response.status_code, response.content_type = status, "application/problem+json"
+    response.headers.update(headers)
+    return response
+
+
+def _create_stand_in(stand_in: StandIn) -> Flask:
+    app = Flask(__name__)
+
+    @app.before_request
+    def remember() -> None:
+        stand_in.asked.append((request.method, request.full_path.rstrip("?")))
+        stand_in.form = request.form.to_dict()
+        stand_in.body = request.get_json() if request.is_json else {}
+        stand_in.uploads = {name: (file.filename, file.read()) for name, file in request.files.items()}
+
+    @app.post("/v1/searches")
+    def create_search() -> Response:
+        if "color" in (stand_in.body.get("filter") or json.loads(stand_in.form.get("filter", "{}"))):
+            return _problem(400, "filter_field_unknown", "There is no field 'color'; known fields: colour.")
+        return jsonify(stand_in.submitted)
+
+    @app.post("/v1/imports")
+    def create_import() -> Response:
+        return jsonify(stand_in.submitted)
+
+    @app.get("/v1/jobs/<job_id>")
+    def get_job(job_id: str) -> Response:
+        if job_id == "unknown":
+            return _problem(404, "job_not_found", "There is no job 'unknown'.")
+        answer = stand_in.jobs.pop(0) if len(stand_in.jobs) > 1 else stand_in.jobs[0]
+        return answer() if callable(answer) else jsonify(answer)
+
+    @app.delete("/v1/jobs/<job_id>")
+    def cancel(job_id: str) -> Response:
+        if job_id == "finished":
+            return _problem(409, "job_already_finished", "The job has ended.")
+        return jsonify(_job("import", "cancelled"))
+
+    @app.get("/v1/jobs/<job_id>/errors")
+    def errors(job_id: str) -> Response:
+        first = int(request.args.get("cursor", 0))
+        limit = 10
+        lines = range(first, min(first + limit, ROW_ERRORS))
+        rows = [
+            schemas.RowError(line=line + 2, item_id=f"i{line}", code="image_missing", detail="gone") for line in lines
+        ]
+        cursor = str(first + limit) if first + limit < ROW_ERRORS else None
+        return jsonify(schemas.RowErrorPage(errors=rows, next_cursor=cursor).model_dump(mode="json"))
+
+    @app.get("/readyz")
+    def readyz() -> tuple[Response, int]:
+        body, status = stand_in.readiness
+        return jsonify(body), status
+
+    return app
+
+
+@pytest.fixture
+def stand_in() -> Iterator[StandIn]:
+    script = StandIn()
+    server = make_server("127.0.0.1", 0, _create_stand_in(script), threaded=True)
+    script.url = f"http://127.0.0.1:{server.server_port}"
+    thread = threading.Thread(target=server.serve_forever)
+    thread.start()
+    yield script
+    server.shutdown()
+    thread.join()
+    server.server_close()
+
+
+def _run(stand_in: StandIn, *arguments: str) -> Result:
+    return CliRunner().invoke(client, ["--server", stand_in.url, *arguments])
+
+
+@pytest.fixture
+def photo(tmp_path: Path) -> str:
+    file = tmp_path / "photo.jpg"
+    file.write_bytes(PHOTO)
+    return str(file)
+
+
+@pytest.fixture
+def catalogue(tmp_path: Path) -> str:
+    file = tmp_path / "products.csv"
+    file.write_text("sku,image\na,https://example.com/1.jpg\n")
+    return str(file)
+
+
+# search
+
+
+def test_a_photo_is_uploaded_with_what_was_asked_and_the_hits_are_shown(stand_in: StandIn, photo: str) -> None:
+    stand_in.submitted = _search_job()
+    options = ["-k", "3", "--min-score", "0.5", "--filter", '{"colour": "red"}', "--crop", "0.1,0.2,0.5,0.6"]
+    result = _run(stand_in, "search", photo, *options)
+    assert result.exit_code == 0, result.output
+    assert "sku-1" in result.stdout
+    assert "Red bag" in result.stdout
+    assert stand_in.uploads == {"image": ("photo.jpg", PHOTO)}
+    sent = {name: json.loads(value) for name, value in stand_in.form.items()}
+    assert schemas.SearchParameters.model_validate(sent) == schemas.SearchParameters(
+        k=3, min_score=0.5, filter={"colour": "red"}, crop=schemas.Crop(x=0.1, y=0.2, width=0.5, height=0.6)
+    )
+
+
+@pytest.mark.parametrize(("option", "name"), [("--url", "image_url"), ("--item", "item_id")])
+def test_a_url_and_an_item_are_sent_as_json(stand_in: StandIn, option: str, name: str) -> None:
+    stand_in.submitted = _search_job()
+    assert _run(stand_in, "search", option, "value").exit_code == 0
+    assert stand_in.body == {"k": 10, name: "value"}
+    schemas.SearchRequest.model_validate(stand_in.body)
+
+
+def test_a_search_that_takes_longer_is_polled(stand_in: StandIn, photo: str) -> None:
+    stand_in.submitted = _job("search", "queued")
+    stand_in.jobs = [_job("search", "running"), _search_job()]
+    result = _run(stand_in, "--json", "search", photo)
+    assert result.exit_code == 0
+    assert json.loads(result.stdout) == _search_job()
+    assert [path for method, path in stand_in.asked if method == "GET"] == ["/v1/jobs/search-1?wait=1"] * 2
+
+
+def test_a_refused_search_is_one_line_with_the_detail(stand_in: StandIn) -> None:
+    result = _run(stand_in, "search", "--item", "x", "--filter", '{"color": "red"}')
+    assert result.exit_code == 1
+    expected = "error: There is no field 'color'; known fields: colour. (filter_field_unknown, HTTP 400)"
+    assert result.stderr.strip() == expected
+    assert result.stdout == ""
+
+
+def test_a_failed_search_ends_with_its_error(stand_in: StandIn, photo: str) -> None:
+    error = schemas.JobError(code="image_broken", title="Broken", detail="The photo ends too early.")
+    stand_in.submitted = _job("search", "failed", error=error)
+    result = _run(stand_in, "search", photo)
+    assert result.exit_code == 1
+    assert result.stderr.strip() == "error: The photo ends too early. (image_broken)"
+
+
+# import
+
+
+def test_an_import_is_uploaded_watched_and_summed_up(stand_in: StandIn, catalogue: str) -> None:
+    progress = schemas.Progress(done=20, failed=0, total=40, rate_per_second=10.5, eta_seconds=2)
+    stand_in.jobs = [_job("import", "running", progress=progress), _import_job(failed=0)]
+    options = ["--mode", "replace", "--column", "id=sku", "--encoding", "latin-1"]
+    result = _run(stand_in, "import", catalogue, *options)
+    assert result.exit_code == 0, result.output
+    assert result.stdout == "40 of 40 rows imported, 40 images embedded, 0 rows left out\n"
+
+
+def test_what_an_import_sends_is_what_the_api_expects(stand_in: StandIn, catalogue: str) -> None:
+    options = ["--mode", "replace", "--column", "id=sku", "--encoding", "latin-1", "--no-wait"]
+    result = _run(stand_in, "import", catalogue, *options)
+    assert result.exit_code == 0, result.output
+    assert result.stdout == "import-1\n"
+    assert stand_in.uploads == {"file": ("products.csv", Path(catalogue).read_bytes())}
+    sent = {**stand_in.form, "columns": json.loads(stand_in.form["columns"])}
+    assert schemas.ImportParameters.model_validate(sent) == schemas.ImportParameters(
+        mode=schemas.ImportMode.REPLACE, columns={"id": "sku"}, encoding="latin-1"
+    )
+
+
+def test_a_file_on_the_server_is_named_and_not_sent(stand_in: StandIn) -> None:
+    assert _run(stand_in, "import", "--server-path", "shop/p.csv", "--no-wait").exit_code == 0
+    assert schemas.ImportRequest.model_validate(stand_in.body) == schemas.ImportRequest(path="shop/p.csv")
+
+
+def test_rows_left_out_are_listed_and_make_the_status_3(stand_in: StandIn, catalogue: str) -> None:
+    stand_in.jobs = [_import_job(failed=ROW_ERRORS)]
+    result = _run(stand_in, "import", catalogue)
+    assert result.exit_code == 3
+    assert result.stdout.count("image_missing") == 20
+    assert "5 more; --errors FILE writes all of them" in result.stderr
+
+
+def test_all_rows_left_out_can_be_written_to_a_file(stand_in: StandIn, catalogue: str, tmp_path: Path) -> None:
+    stand_in.jobs = [_import_job(failed=ROW_ERRORS)]
+    file = tmp_path / "errors.csv"
+    assert _run(stand_in, "import", catalogue, "--errors", str(file)).exit_code == 3
+    lines = file.read_text().splitlines()
+    assert lines[0] == "line,item_id,code,detail"
+    assert lines[1] == "2,i0,image_missing,gone"
+    assert len(lines) == ROW_ERRORS + 1
+
+
+def test_a_failed_import_ends_with_status_1_and_its_error(stand_in: StandIn, catalogue: str) -> None:
+    error = schemas.JobError(code="import_columns_missing", title="t", detail="There is no column 'id'.")
+    stand_in.jobs = [_job("import", "failed", error=error)]
+    result = _run(stand_in, "import", catalogue)
+    assert result.exit_code == 1
+    assert "error: There is no column 'id'. (import_columns_missing)" in result.stderr
+
+
+def test_a_server_that_restarts_meanwhile_doesn_t_end_the_watching(stand_in: StandIn, catalogue: str) -> None:
+    stand_in.jobs = [
+        lambda: _problem(503, "redis_unavailable", "The queue is out of reach.", **{"Retry-After": "1"}),
+        _import_job(failed=0),
+    ]
+    assert _run(stand_in, "import", catalogue).exit_code == 0
+
+
+# watch, cancel, status
+
+
+def test_watch_reports_an_import_and_shows_a_search(stand_in: StandIn) -> None:
+    stand_in.jobs = [_import_job(failed=0)]
+    assert "40 of 40 rows" in _run(stand_in, "watch", "import-1").stdout
+    stand_in.jobs = [_search_job()]
+    assert "Red bag" in _run(stand_in, "watch", "search-1").stdout
+
+
+def test_an_unknown_job_is_one_line(stand_in: StandIn) -> None:
+    result = _run(stand_in, "watch", "unknown")
+    assert result.exit_code == 1
+    assert result.stderr.strip() == "error: There is no job 'unknown'. (job_not_found, HTTP 404)"
+
+
+def test_cancel_says_what_became_of_the_job(stand_in: StandIn) -> None:
+    assert _run(stand_in, "cancel", "import-1").stdout == "job import-1 cancelled\n"
+    assert _run(stand_in, "cancel", "finished").exit_code == 1
+
+
+def test_status_tells_part_by_part_and_fails_while_not_ready(stand_in: StandIn) -> None:
+    ready = schemas.Readiness(ready=True, checks={"redis": "ok"}, search_workers=1, bulk_workers=1)
+    stand_in.readiness = (ready.model_dump(), 200)
+    assert _run(stand_in, "status").exit_code == 0
+    broken = ready.model_copy(update={"ready": False, "checks": {"redis": "Redis does not answer."}})
+    stand_in.readiness = (broken.model_dump(), 503)
+    result = _run(stand_in, "status")
+    assert result.exit_code == 1
+    assert "redis: Redis does not answer." in result.stdout
+    assert json.loads(_run(stand_in, "--json", "status").stdout) == broken.model_dump()
+
+
+def test_an_absent_server_is_one_line_that_says_how_to_start_it() -> None:
+    with socket.socket() as unused:
+        unused.bind(("127.0.0.1", 0))  # bound, but nobody listens
+        result = CliRunner().invoke(
+            client, ["status"], env={"LOOKALIKE_SERVER": f"http://127.0.0.1:{unused.getsockname()[1]}"}
+        )
+    assert result.exit_code == 1
+    assert "No server answers at http://127.0.0.1:" in result.stderr
+    assert "make demo" in result.stderr
+
+
+def test_an_interrupted_watch_says_that_the_job_goes_on(stand_in: StandIn) -> None:
+    stand_in.jobs = [_job("import", "running")]
+    command = [sys.executable, "-m", "client", "--server", stand_in.url, "watch", "import-1"]
+    with subprocess.Popen(command, cwd=REPOSITORY, stderr=subprocess.PIPE, text=True, env=os.environ) as watching:
+        deadline = time.monotonic() + DEADLINE_SECONDS
+        while len(stand_in.asked) < 3:
+            assert time.monotonic() < deadline, "the client never polled"
+            time.sleep(0.02)
+        watching.send_signal(signal.SIGINT)
+        _, notes = watching.communicate(timeout=DEADLINE_SECONDS)
+    assert watching.returncode == 130
+    assert f"Job import-1 goes on. Watch it: python -m client --server {stand_in.url} watch import-1" in notes
+    assert "cancel import-1" in notes

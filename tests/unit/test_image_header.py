@@ -1,0 +1,131 @@
+import io
+import struct
+import subprocess
+import sys
+import zlib
+
+import pytest
+from PIL import Image
+
+from shared.errors import BrokenImage, EmptyImage, ImageTooLarge, TooManyPixels, UnsupportedImage
+from shared.image_header import SUPPORTED_FORMATS, ImageHeader, read_header
+
+MAX_BYTES = 1_000_000
+MAX_PIXELS = 50_000_000
+
+
+def header(data: bytes, max_bytes: int = MAX_BYTES, max_pixels: int = MAX_PIXELS) -> ImageHeader:
+    return read_header(data, max_bytes=max_bytes, max_pixels=max_pixels)
+
+
+def encoded(name: str, width: int = 30, height: int = 20) -> bytes:
+    file = io.BytesIO()
+    Image.new("RGB", (width, height), "teal").save(file, name)
+    return file.getvalue()
+
+
+def png_header(width: int, height: int) -> bytes:
+    """A PNG that announces a size and holds next to no data."""
+
+    def chunk(kind: bytes, body: bytes) -> bytes:
+        return struct.pack(">I", len(body)) + kind + body + struct.pack(">I", zlib.crc32(kind + body))
+
+    fields = struct.pack(">IIBBBBB", width, height, 8, 2, 0, 0, 0)
+    return b"\x89PNG\r\n\x1a\n" + chunk(b"IHDR", fields) + chunk(b"IDAT", zlib.compress(b"")) + chunk(b"IEND", b"")
+
+
+@pytest.mark.parametrize(
+    ("name", "media_type"),
+    [
+        ("JPEG", "image/jpeg"),
+        ("PNG", "image/png"),
+        ("WEBP", "image/webp"),
+        ("GIF", "image/gif"),
+        ("AVIF", "image/avif"),
+        ("BMP", "image/bmp"),
+    ],
+)
+def test_tells_format_and_size_by_content(name: str, media_type: str) -> None:
+    assert header(encoded(name)) == ImageHeader(name, media_type, 30, 20)
+
+
+def test_every_supported_format_is_tried_above() -> None:
+    assert set(SUPPORTED_FORMATS) == {"JPEG", "PNG", "WEBP", "GIF", "AVIF", "BMP"}
+
+
+def test_no_bytes_is_an_empty_image() -> None:
+    with pytest.raises(EmptyImage, match="no bytes"):
+        header(b"")
+
+
+def test_bytes_are_allowed_up_to_the_limit_and_not_one_more() -> None:
+    data = encoded("PNG")
+    assert header(data, max_bytes=len(data)).width == 30
+    with pytest.raises(ImageTooLarge, match="Scale it down") as caught:
+        header(data, max_bytes=len(data) - 1)
+    assert caught.value.members == {"max_bytes": len(data) - 1}
+
+
+def test_pixels_are_allowed_up_to_the_limit_and_not_one_more() -> None:
+    assert header(encoded("PNG"), max_pixels=600).height == 20
+    with pytest.raises(TooManyPixels, match="30 x 20"):
+        header(encoded("PNG"), max_pixels=599)
+
+
+def test_a_huge_png_header_is_too_many_pixels_and_no_warning_of_pillow() -> None:
+    with pytest.raises(TooManyPixels, match=r"50,000 x 50,000.*at most 50,000,000"):
+        header(png_header(50_000, 50_000))
+
+
+def test_sizes_at_which_pillow_would_only_warn_are_judged_by_our_limit() -> None:
+    data = png_header(10_000, 10_000)
+    with pytest.raises(TooManyPixels, match="10,000 x 10,000"):
+        header(data)
+    assert header(data, max_pixels=100_000_000).width == 10_000
+
+
+def test_a_huge_webp_canvas_is_too_many_pixels() -> None:
+    canvas = (16_383 - 1).to_bytes(3, "little") * 2
+    extended = b"VP8X" + struct.pack("<I", 10) + b"\0\0\0\0" + canvas
+    with pytest.raises(TooManyPixels, match="at most 50,000,000"):
+        header(b"RIFF" + struct.pack("<I", 4 + len(extended)) + b"WEBP" + extended)
+
+
+@pytest.mark.parametrize(
+    "data",
+    [
+        b'<svg xmlns="http://www.w3.org/2000/svg"/>',
+        b'\xef\xbb\xbf<?xml version="1.0"?>\n<!-- drawn --><svg/>',
+        b"  <!DOCTYPE svg>\n<SVG/>",
+    ],
+)
+def test_svg_is_named_and_the_remedy_told(data: bytes) -> None:
+    with pytest.raises(UnsupportedImage, match=r"SVG.*export it as PNG.*JPEG, PNG, WEBP, GIF, AVIF or BMP") as caught:
+        header(data)
+    assert caught.value.members["supported_formats"] == list(SUPPORTED_FORMATS)
+
+
+def test_heic_is_named_and_the_remedy_told() -> None:
+    with pytest.raises(UnsupportedImage, match=r"HEIC.*export it as JPEG"):
+        header(b"\0\0\0\x18ftypheic\0\0\0\0mif1heic" + bytes(100))
+
+
+@pytest.mark.parametrize(
+    "data",
+    [b"hello", b"BMW and other words that start like a bitmap", b"%PDF-1.7", b"II*\0" + bytes(50), b"\0" * 40],
+    ids=["text", "text with BM", "PDF", "TIFF", "zeros"],
+)
+def test_what_is_no_supported_image_is_refused_with_the_list_of_formats(data: bytes) -> None:
+    with pytest.raises(UnsupportedImage, match="Supported formats: JPEG, PNG, WEBP, GIF, AVIF or BMP"):
+        header(data)
+
+
+@pytest.mark.parametrize("name", SUPPORTED_FORMATS)
+def test_a_file_that_ends_within_its_header_is_broken(name: str) -> None:
+    with pytest.raises(BrokenImage, match=f"starts like {name}.*send the whole file"):
+        header(encoded(name)[:24])
+
+
+def test_reading_headers_needs_no_numpy() -> None:
+    code = "import sys, shared.image_header; sys.exit(bool({'numpy', 'torch', 'pandas'} & set(sys.modules)))"
+    assert subprocess.run([sys.executable, "-c", code], check=False).returncode == 0

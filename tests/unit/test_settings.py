@@ -1,0 +1,128 @@
+import re
+from pathlib import Path
+from typing import get_args
+
+import pytest
+from pydantic import SecretStr, ValidationError
+from pydantic.fields import FieldInfo
+
+from shared.settings import InvalidSettings, Settings, load_settings, variable_name
+
+# What a number of each name's ending counts.
+UNITS = ("_bytes", "_seconds", "_pixels", "_rows", "_threads", "_attempts", "_cosine")
+SECRET = "whsec_MfKQ9r8GKYqrTwjUPD8ILPZIo2LaLaSw"
+
+FIELDS = list(Settings.model_fields.items())
+
+
+@pytest.fixture(autouse=True)
+def _elsewhere(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
+    """Away from the repository, whose folder may hold a developer's .env."""
+    monkeypatch.chdir(tmp_path)
+
+
+def test_everything_has_a_default() -> None:
+    settings = load_settings()
+    assert settings.model_fields_set == set()
+    assert settings.job_ttl_seconds == 86_400
+
+
+def test_variables_and_dotenv_are_read_and_variables_win(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
+    lines = ["REDIS_URL=redis://from-file:6379/1", "LOOKALIKE_LOG_LEVEL=ERROR", "LOOKALIKE_JOB_TTL_SECONDS=100"]
+    (tmp_path / ".env").write_text("\n".join(lines))
+    monkeypatch.setenv("LOOKALIKE_LOG_LEVEL", "DEBUG")
+    monkeypatch.setenv("DATABASE_URL", "postgresql://db/lookalike")
+    settings = load_settings()
+    assert (settings.redis_url, settings.database_url) == ("redis://from-file:6379/1", "postgresql://db/lookalike")
+    assert (settings.log_level, settings.job_ttl_seconds) == ("DEBUG", 100)
+
+
+def test_an_empty_variable_counts_as_unset(monkeypatch: pytest.MonkeyPatch) -> None:
+    for field in Settings.model_fields:
+        monkeypatch.setenv(variable_name(field), "")
+    settings = load_settings()
+    assert settings.import_root is None, "an import root of '' would be the working folder"
+    assert settings.webhook_secret is None, "an empty secret would sign callbacks with nothing"
+    assert settings.model_fields_set == set()
+
+
+def test_all_bad_values_are_reported_together_with_name_and_value(monkeypatch: pytest.MonkeyPatch) -> None:
+    bad = {
+        "REDIS_URL": "http://somewhere",
+        "LOOKALIKE_JOB_TTL_SECONDS": "a day",
+        "LOOKALIKE_SIMILAR_MIN_COSINE": "1.5",
+        "LOOKALIKE_ENCODER": "resnet9000",
+        "LOOKALIKE_ALLOW_PRIVATE_URLS": "perhaps",
+    }
+    for name, value in bad.items():
+        monkeypatch.setenv(name, value)
+    monkeypatch.setenv("LOOKALIKE_LOG_LEVEL", "INFO")
+    with pytest.raises(InvalidSettings) as refusal:
+        load_settings()
+    first, *lines = str(refusal.value).splitlines()
+    assert first == "These settings can't be used:"
+    reported = [re.fullmatch(r"  (\w+) = '(.*)': \S.*", line) for line in lines]
+    assert {match[1]: match[2] for match in reported if match} == bad
+
+
+def test_bad_settings_end_the_process_with_the_message_alone() -> None:
+    assert issubclass(InvalidSettings, SystemExit)
+    assert InvalidSettings("text").code == "text"
+
+
+@pytest.mark.parametrize("secret", ["whsec_not!base64", "hunter2", "whsec_abc"])
+def test_a_secret_that_cannot_sign_is_refused_and_never_shown(monkeypatch: pytest.MonkeyPatch, secret: str) -> None:
+    monkeypatch.setenv("LOOKALIKE_WEBHOOK_SECRET", secret)
+    with pytest.raises(InvalidSettings) as refusal:
+        load_settings()
+    assert "LOOKALIKE_WEBHOOK_SECRET = (hidden): it must be" in str(refusal.value)
+    assert secret not in str(refusal.value)
+    assert secret.removeprefix("whsec_") not in str(refusal.value)
+
+
+def test_a_good_secret_is_never_shown_either(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("LOOKALIKE_WEBHOOK_SECRET", SECRET)
+    monkeypatch.setenv("LOOKALIKE_JOB_TTL_SECONDS", "0")
+    with pytest.raises(InvalidSettings) as refusal:
+        load_settings()
+    monkeypatch.delenv("LOOKALIKE_JOB_TTL_SECONDS")
+    settings = load_settings()
+    assert isinstance(settings.webhook_secret, SecretStr)
+    assert settings.webhook_secret.get_secret_value() == SECRET
+    for text in (str(refusal.value), repr(settings), str(settings), settings.model_dump_json()):
+        assert SECRET not in text
+        assert SECRET.removeprefix("whsec_") not in text
+
+
+def test_settings_are_frozen() -> None:
+    settings = load_settings()
+    with pytest.raises(ValidationError):
+        settings.log_level = "DEBUG"  # type: ignore[misc]
+
+
+@pytest.mark.parametrize(("name", "field"), FIELDS)
+def test_each_setting_is_described_in_a_sentence(name: str, field: FieldInfo) -> None:
+    assert field.description, name
+    assert field.description.strip() == field.description
+    assert field.description.endswith("."), field.description
+
+
+@pytest.mark.parametrize(("name", "field"), FIELDS)
+def test_each_number_has_its_unit_in_its_name(name: str, field: FieldInfo) -> None:
+    kinds = {field.annotation, *get_args(field.annotation)}
+    is_number = bool(kinds & {int, float})
+    assert name.endswith(UNITS) == is_number, f"{name}: {field.annotation}"
+
+
+@pytest.mark.parametrize(("name", "field"), FIELDS)
+def test_each_secret_has_a_name_and_a_type_that_hide_it(name: str, field: FieldInfo) -> None:
+    is_secret = SecretStr in {field.annotation, *get_args(field.annotation)}
+    assert is_secret == any(word in name for word in ("secret", "password", "token", "key")), name
+
+
+def test_each_variable_name_sets_its_field(monkeypatch: pytest.MonkeyPatch) -> None:
+    for name, field in Settings.model_fields.items():
+        with monkeypatch.context() as context:
+            value = SECRET if "secret" in name else str(field.default if field.default is not None else "a/path")
+            context.setenv(variable_name(name), value)
+            assert load_settings().model_fields_set == {name}
