@@ -19,7 +19,6 @@ from shared.tables import (
     ItemAttributeRow,
     ItemImageRow,
     ItemRow,
-    ReleaseRow,
 )
 
 LISTED_VALUES = 50
@@ -80,11 +79,6 @@ class Catalogue:
         columns = (CatalogueState.seq, CatalogueState.purged_seq, CatalogueState.release_id)
         with self.engine.connect() as connection:
             return State(*connection.execute(select(*columns)).one())
-
-    def release_manifest(self, release_id: str) -> dict[str, Any]:
-        """Return what a release is made of."""
-        with self.engine.connect() as connection:
-            return connection.execute(select(ReleaseRow.manifest).where(ReleaseRow.id == release_id)).scalar_one()
 
     def count(self) -> int:
         """Return the number of items."""

@@ -192,10 +192,10 @@ class CatalogueChange:
             # Hosts' clocks differ, so an older seq may be purged later; indexes rely on the highest one.
             is_higher = CatalogueState.purged_seq < last
             self._session.execute(update(CatalogueState).where(is_higher).values(purged_seq=last))
-        purged = self._session.execute(delete(ItemRow).where(*old)).rowcount
+        purged = len(self._session.scalars(delete(ItemRow).where(*old).returning(ItemRow.id)).all())
         used = select(ItemAttributeRow.name).where(ItemAttributeRow.name == AttributeRow.name)
         self._session.execute(delete(AttributeRow).where(~used.exists()))
-        return int(purged)
+        return purged
 
     def insert_new(self, table: type[Table], rows: Sequence[Mapping[str, Any]]) -> None:
         """Insert rows of a bookkeeping table; those that are there already stay."""

@@ -101,7 +101,7 @@ class Jobs:
             The job's id. Send its message next; if that fails, `forget` it.
         """
         job_id = uuid.uuid4().hex
-        record = {
+        record: dict[Any, str] = {
             "kind": kind.value,
             "status": JobStatus.QUEUED.value,
             "parameters": json.dumps(parameters, separators=(",", ":")),
@@ -150,7 +150,13 @@ class Jobs:
             The record, or None if the job has ended or is gone, so that there is nothing to do.
         """
         lease_end = time.time() + self._settings.job_lease_seconds
-        arguments = [now_iso(), lease_end, int(counts_as_attempt), job_id, self._settings.job_ttl_seconds]
+        arguments: list[str | float] = [
+            now_iso(),
+            lease_end,
+            int(counts_as_attempt),
+            job_id,
+            self._settings.job_ttl_seconds,
+        ]
         if not self._start(keys=[job_key(job_id), ACTIVE_KEY], args=arguments):
             return None
         return self.get(job_id)

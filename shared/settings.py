@@ -18,9 +18,8 @@ def _signing_secret(secret: SecretStr) -> SecretStr:
     """Refuse what Standard Webhooks can't sign with; said at the start, not at the first callback."""
     value = secret.get_secret_value()
     try:
-        is_usable = (
-            value.startswith("whsec_") and len(base64.b64decode(value.removeprefix("whsec_"), validate=True)) >= 16
-        )
+        key = base64.b64decode(value.removeprefix("whsec_"), validate=True)
+        is_usable = value.startswith("whsec_") and len(key) >= 16
     except binascii.Error:
         is_usable = False
     if not is_usable:

@@ -5,7 +5,6 @@ Key (prefix `lookalike:`):
 """
 
 import time
-from typing import cast
 
 from redis import Redis
 
@@ -29,4 +28,4 @@ def withdraw_worker(redis: Redis, queue: str, name: str) -> None:
 def present_workers(redis: Redis, queue: str) -> int:
     """Return how many workers serve a queue."""
     redis.zremrangebyscore(_key(queue), 0, time.time() - 3600)
-    return cast(int, redis.zcount(_key(queue), time.time(), "+inf"))
+    return redis.zcount(_key(queue), time.time(), "+inf")

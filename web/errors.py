@@ -9,6 +9,7 @@ from pydantic import ValidationError
 from redis.exceptions import RedisError
 from sqlalchemy.exc import InterfaceError, OperationalError
 from werkzeug.exceptions import HTTPException
+from werkzeug.wrappers import Response as BaseResponse
 
 from shared import errors
 from shared.errors import LookalikeError
@@ -99,9 +100,9 @@ def register_error_handlers(app: Flask) -> None:
         return handle_ours(errors.DatabaseUnavailable("The catalogue can't be read now. Try again in a moment."))
 
     @app.errorhandler(HTTPException)
-    def handle_flask(error: HTTPException) -> Response:
+    def handle_flask(error: HTTPException) -> BaseResponse:
         if error.response is not None:
-            return Response(error.response.get_data(), error.response.status_code, dict(error.response.headers))
+            return error.get_response(request.environ)
         status = error.code or 500
         code = HTTP_CODES.get(status, "http_error")
         response = problem_response(status, code, error.name, error.description or error.name)

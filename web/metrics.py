@@ -37,15 +37,15 @@ class SystemCollector(Collector):
         waiting = GaugeMetricFamily("lookalike_queue_messages", "Messages that wait.", labels=["queue"])
         workers = GaugeMetricFamily("lookalike_workers", "Workers that are present.", labels=["queue"])
         for queue in QUEUES:
-            waiting.add_metric([queue], cast(int, self._redis.llen(queue_key(queue))))
+            waiting.add_metric([queue], self._redis.llen(queue_key(queue)))
             workers.add_metric([queue], present_workers(self._redis, queue))
         jobs = CounterMetricFamily("lookalike_jobs", "Jobs that ended.", labels=["kind", "status"])
         for name, count in cast("dict[bytes, bytes]", self._redis.hgetall(COUNTS_KEY)).items():
             jobs.add_metric(name.decode().split(":"), float(count))
         active = GaugeMetricFamily("lookalike_jobs_active", "Jobs that wait or run.")
-        active.add_metric([], cast(int, self._redis.zcard(ACTIVE_KEY)))
+        active.add_metric([], self._redis.zcard(ACTIVE_KEY))
         due = GaugeMetricFamily("lookalike_callbacks_due", "Callbacks that are not delivered yet.")
-        due.add_metric([], cast(int, self._redis.zcard(CALLBACKS_DUE_KEY)))
+        due.add_metric([], self._redis.zcard(CALLBACKS_DUE_KEY))
         return [waiting, workers, jobs, active, due]
 
 

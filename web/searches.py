@@ -39,7 +39,7 @@ def create_searches_api(services: Services) -> APIBlueprint:
         if is_multipart():
             parameters = SearchParameters.model_validate(form_fields(("filter", "crop")))
             image = _uploaded_photo(services)
-            source = {"sha256": hashlib.sha256(image).hexdigest()}
+            source: dict[str, Any] = {"sha256": hashlib.sha256(image).hexdigest()}
         else:
             body = SearchRequest.model_validate(json_body())
             parameters = body

@@ -96,7 +96,7 @@ def _add_job_tasks(app: Celery, services: Services, tasks: TaskSender) -> None:
             if is_past_deadline(job, settings) or ("sha256" in job.parameters["source"] and image is None):
                 limit = settings.search_deadline_seconds
                 raise DeadlineExceeded(f"Not started within {limit} seconds. Search again, or add search workers.")
-            services.jobs.succeed(job_id, services.engine.search(job, image))
+            services.jobs.succeed(job_id, services.load_engine().search(job, image))
 
         run(job, settings.search_deadline_seconds, work, lambda error: services.jobs.fail(job_id, error))
 
@@ -187,7 +187,7 @@ def _connect_signals(services: Services, settings: Settings) -> None:
     def load_engine(sender: Any, **_: Any) -> None:
         """A search worker takes no message before it can answer."""
         if SEARCH in sender.app.amqp.queues.consume_from:
-            _ = services.engine
+            services.load_engine()
 
     @worker_ready.connect(weak=False)
     def announce(sender: Any, **_: Any) -> None:

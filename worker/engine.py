@@ -192,7 +192,7 @@ class Engine:
         if not kept:
             return [], "all_below_min_score"
         rows = self._catalogue.hit_rows([row for row, _ in kept])
-        hits = []
+        hits: list[dict[str, Any]] = []
         for row, score in kept:
             if row in rows:  # an item may be deleted between search and reading
                 item, link = rows[row]

@@ -2,7 +2,6 @@
 
 import logging
 from datetime import UTC, datetime, timedelta
-from typing import cast
 
 from redis import Redis
 
@@ -70,4 +69,4 @@ def _is_empty(redis: Redis, queue: str) -> bool:
 
     Messages do get lost: Redis hands one to a worker that dies before it has noted down that it has it.
     """
-    return cast(int, redis.llen(queue_key(queue))) == 0
+    return redis.llen(queue_key(queue)) == 0

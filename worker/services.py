@@ -85,9 +85,8 @@ class Services:
                 self._encoder = load_encoder(settings.encoder, settings.encoder_weights_path, settings.encoder_threads)
             return self._encoder
 
-    @property
-    def engine(self) -> Engine:
-        """The search engine; the first use loads the encoder, fills the index and activates the release."""
+    def load_engine(self) -> Engine:
+        """Return the search engine; the first call loads the encoder, fills the index and activates the release."""
         encoder = self.encoder
         with self._loading:
             if self._engine is None:

@@ -26,7 +26,8 @@ def picture(width: int, height: int) -> Image.Image:
 
 def levels(of: Transform, image: Image.Image) -> np.ndarray:
     """Return what the network sees as (size, size, 3) of 0..255, normalisation undone."""
-    return of([image])[0].transpose(1, 2, 0) * 255
+    batch = of([image])
+    return batch[0].transpose(1, 2, 0) * 255
 
 
 def test_values_are_normalised_per_channel() -> None:

@@ -9,7 +9,8 @@ from hypothesis import strategies as st
 from sqlalchemy import Connection, select
 
 from shared.catalogue import Catalogue
-from shared.catalogue_change import AttributeValue, ItemChange
+from shared.attributes import AttributeValue
+from shared.catalogue_change import ItemChange
 from shared.database import connect_database
 from shared.errors import FilterTypeMismatch, InvalidFilter, LookalikeError, UnknownFilterField
 from shared.filters import MAX_CONDITIONS, MAX_DEPTH, MAX_VALUES, OPERATORS, RANGES, compile_filter

@@ -73,12 +73,8 @@ class CsvFile:
             except StopIteration:
                 return
             except csv.Error as error:
-                yield (
-                    lines.first,
-                    RowInvalid(
-                        f"The row is not CSV: {error}. Close every quote, and write a quote within quotes twice."
-                    ),
-                )
+                remedy = "Close every quote, and write a quote within quotes twice."
+                yield lines.first, RowInvalid(f"The row is not CSV: {error}. {remedy}")
                 lines.return_to_second()
             except InvalidRow as error:
                 yield lines.first, error
@@ -87,11 +83,10 @@ class CsvFile:
                     yield lines.first, cells
 
     def _wrong_count(self, cells: list[str]) -> RowInvalid:
-        delimiter = "a tab" if self._delimiter == "\t" else f"a {self._delimiter!r}"
-        return RowInvalid(
-            f"The row has {len(cells)} cells, but the header has {len(self._header)}. "
-            f"Put cells with {delimiter} in them into double quotes."
-        )
+        delimiter = "a tab" if self._delimiter == "\t" else repr(self._delimiter)
+        is_longer = len(cells) > len(self._header)
+        remedy = f"Put a cell that holds {delimiter} into double quotes." if is_longer else "Write empty cells too."
+        return RowInvalid(f"The row has {len(cells)} cells, but the header has {len(self._header)}. {remedy}")
 
 
 class _Lines:
