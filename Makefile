@@ -37,6 +37,7 @@ format: $(DEV) ## Format the code and mend what lint can mend
 
 bench: $(RUNTIME) ## Measure on DATASETS=../shared/datasets and write the figures to docs/results
 	$(BIN)/python -m benchmarks.encoder_precision --data $(DATASETS)/fashion
+	$(BIN)/python -m benchmarks.exact_search --catalog $(DATASETS)/fashion/products.csv
 
 clean: ## Remove caches and everything that the demo left in var/ (the environment stays: rm -r .venv)
 	rm -rf var .pytest_cache .mypy_cache .ruff_cache .import_linter_cache .hypothesis

@@ -13,7 +13,7 @@ import re
 import zipfile
 from collections.abc import Callable, Iterator
 from pathlib import Path
-from urllib.parse import urlsplit
+from urllib.parse import urljoin, urlsplit
 
 import pytest
 from PIL import Image
@@ -274,6 +274,16 @@ def test_a_pasted_photo_is_searched_with(browser_page: Page, sample_catalogue: P
     browser_page.evaluate(COPY_PNG, base64.b64encode(png.getvalue()).decode())
     browser_page.keyboard.press("Control+v")
     expect_hits(browser_page)
+
+
+def test_the_address_of_an_image_is_searched_with_and_shown_in_words(browser_page: Page, live_server: str) -> None:
+    picture = browser_page.locator("#shelf-items img").first.get_attribute("src") or ""
+    address = urljoin(live_server, picture)
+    browser_page.get_by_label("Or with the address of an image").fill(address)
+    browser_page.keyboard.press("Enter")
+    expect_hits(browser_page)
+    expect(browser_page.locator("#no-preview")).to_have_text(address)
+    expect(browser_page.locator("#stage")).to_be_hidden()
 
 
 def test_a_drawn_crop_is_sent_and_can_be_taken_back(browser_page: Page, sample_catalogue: Path) -> None:

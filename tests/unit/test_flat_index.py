@@ -213,10 +213,12 @@ def test_threads_may_search_while_others_change_the_index(create: Callable[[int]
 
     def change() -> None:
         rows = np.arange(200, 400, dtype=np.int64)
-        for _ in range(60):
-            index.add(rows, unit(200, seed=5))
-            index.remove(rows)
-        stopped.set()
+        try:
+            for _ in range(60):
+                index.add(rows, unit(200, seed=5))
+                index.remove(rows)
+        finally:
+            stopped.set()
 
     def search() -> int:
         searches = 0

@@ -2,7 +2,7 @@
 
 import { formatNumber, h, humanise, plural } from "./dom.js";
 
-const FACTS_SHOWN = 4;
+const FACTS_SHOWN = 5;
 const SKELETONS_AT_MOST = 12;
 
 const ORIGINS = {
