@@ -8,11 +8,9 @@ Exact search in numpy, so nothing but the encoder is measured. Choices are made 
 
 import argparse
 import csv
-import platform
 import time
 from collections.abc import Sequence
 from dataclasses import dataclass
-from datetime import UTC, datetime
 from pathlib import Path
 
 import numpy as np
@@ -20,11 +18,11 @@ from PIL import Image
 from rich.console import Console
 from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeRemainingColumn
 
+from benchmarks.report import heading, write
 from shared.schemas import Crop
 from worker.decode import decode_image
 from worker.encoder import BACKBONES, Encoder, load_encoder
 
-RESULTS = Path(__file__).parent.parent / "docs" / "results"
 BATCH = 32
 
 CELLS = (("article_type", 1), ("article_type", 5), ("article_type", 10), ("sub_category", 5), ("base_colour", 5))
@@ -94,19 +92,17 @@ def report_test(args: argparse.Namespace, progress: Progress) -> None:
     found = [photo for photo in photos if photo.labels["split"] != "test"]
     values = figures(embeddings[is_test], asked, embeddings[~is_test], found)
     lines = [
-        "# Precision of the encoder",
-        "",
+        heading("Precision of the encoder", "benchmarks.encoder_precision"),
         f"Index: {len(found):,} products (train + val); queries: {len(asked):,} (test); relevant: same article type.",
         "Precision@k is the mean over queries of (relevant among the first k) / k; the others count alike.",
         "",
         *markdown_table(("encoder", *HEADINGS), [[encoder.id, *(f"{value:.4f}" for value in values)]]),
         "",
         f"Transform: `{encoder.manifest['transform']}`.",
-        f"Read, decoded and embedded {rate:.0f} photos a second, other work sharing the machine.",
-        "",
-        *circumstances(f"encoder_precision --data {args.data} --encoder {args.encoder}", args.threads),
+        f"Read, decoded and embedded {rate:.0f} photos a second.",
     ]
-    write(RESULTS / "encoder.md", lines)
+    write("encoder", "\n".join(lines) + "\n")
+    Console().print("\n".join(lines), markup=False)
 
 
 def markdown_table(headings: Sequence[str], rows: Sequence[Sequence[str]]) -> list[str]:
@@ -114,34 +110,10 @@ def markdown_table(headings: Sequence[str], rows: Sequence[Sequence[str]]) -> li
     return [f"| {' | '.join(cells)} |" for cells in (headings, ["---"] * len(headings), *rows)]
 
 
-def circumstances(command: str, threads: int) -> list[str]:
-    """Return the command, machine and date that a figure belongs to."""
-    import torch
-
-    names = [line.partition(":")[2].strip() for line in _cpu_lines() if line.startswith("model name")]
-    machine = f"{len(names)} x {names[0]}" if names else platform.machine()
-    return [
-        f"Command: `python -m benchmarks.{command} --threads {threads}`.",
-        f"Machine: {machine}; torch {torch.__version__}, {threads} threads. Date: {datetime.now(UTC):%Y-%m-%d}.",
-    ]
-
-
-def _cpu_lines() -> list[str]:
-    file = Path("/proc/cpuinfo")
-    return file.read_text().splitlines() if file.exists() else []
-
-
 def progress_bars() -> Progress:
     """Return progress bars on stderr."""
     columns = (TextColumn("{task.description}"), BarColumn(), MofNCompleteColumn(), TimeRemainingColumn())
     return Progress(*columns, console=Console(stderr=True))
-
-
-def write(path: Path, lines: Sequence[str]) -> None:
-    """Write a page of results, and show it."""
-    path.parent.mkdir(parents=True, exist_ok=True)
-    path.write_text("\n".join(lines) + "\n", encoding="utf-8")
-    Console().print("\n".join(lines), markup=False)
 
 
 def main() -> None:

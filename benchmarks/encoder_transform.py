@@ -2,7 +2,7 @@
 
     python -m benchmarks.encoder_transform --data ../shared/datasets/fashion --street ../shared/datasets/street
 
-writes docs/results/encoder_transform.md. `--street` adds photos that people took of their own clothes.
+writes docs/results/encoder-transform.md. `--street` adds photos that people took of their own clothes.
 """
 
 import argparse
@@ -13,21 +13,20 @@ from typing import Any
 
 import numpy as np
 from PIL import Image
+from rich.console import Console
 from rich.progress import Progress
 
 from benchmarks.encoder_precision import (
     HEADINGS,
-    RESULTS,
     Photo,
-    circumstances,
     embed,
     figures,
     markdown_table,
     nearest,
     progress_bars,
     read_photos,
-    write,
 )
+from benchmarks.report import heading, write
 from shared.schemas import Crop
 from worker.encoder import BACKBONES, Transform, load_encoder
 
@@ -68,8 +67,7 @@ def report_choice(args: argparse.Namespace, progress: Progress) -> None:
                 row.append(f"{street_agreement(street, neighbours, found):.4f}")
             part_rows.append(row)
     lines = [
-        "# Choice of the transform",
-        "",
+        heading("Choice of the encoder's transform", "benchmarks.encoder_transform"),
         f"Index: {len(found):,} products of train; queries: {len(asked):,} of val, whole and square.",
         "",
         *markdown_table((args.encoder, *HEADINGS), whole_rows),
@@ -78,12 +76,9 @@ def report_choice(args: argparse.Namespace, progress: Progress) -> None:
         f"box; Precision@5. Street: {len(street):,} photos that people took; share of the first 10 of a fitting type.",
         "",
         *markdown_table(("transform", "trim", "drawn box", *(["street"] if street else [])), part_rows),
-        "",
-        *circumstances(
-            f"encoder_transform --data {args.data} --street {args.street} --every {args.every}", args.threads
-        ),
     ]
-    write(RESULTS / "encoder_transform.md", lines)
+    write("encoder-transform", "\n".join(lines) + "\n")
+    Console().print("\n".join(lines), markup=False)
 
 
 def variants(shipped: Transform) -> dict[str, tuple[Transform, Sequence[float]]]:
@@ -94,9 +89,7 @@ def variants(shipped: Transform) -> dict[str, tuple[Transform, Sequence[float]]]
         "resize 224": (replace(shipped, resize=224, size=224), trims),
         "resize 256, centre 224": (replace(shipped, resize=256, size=224), trims),
         "resize 256": (replace(shipped, resize=256, size=256), ()),
-        "resize 256, bilinear": (replace(shipped, resize=256, size=256, interpolation="bilinear"), ()),
         "resize 224, ImageNet's mean and std": (replace(shipped, resize=224, size=224, **imagenet), ()),
-        "resize 192": (replace(shipped, resize=192, size=192), ()),
     }
 
 

@@ -49,7 +49,7 @@ def redis_client(redis_server: RedisProcess) -> Iterator[redis.Redis]:
 
 
 @pytest.fixture(scope="session")
-def postgres_url(tmp_path_factory: pytest.TempPathFactory) -> Iterator[str]:
+def postgres_url() -> Iterator[str]:
     """The server that DATABASE_URL names, else a cluster of our own."""
     given = os.environ.get("TEST_DATABASE_URL", "")
     if given.startswith("postgres"):
@@ -58,7 +58,7 @@ def postgres_url(tmp_path_factory: pytest.TempPathFactory) -> Iterator[str]:
     programs = postgres_programs()
     if programs is None:
         pytest.skip("no PostgreSQL server is installed and DATABASE_URL names none")
-    with running_postgres(programs, tmp_path_factory.mktemp("postgres")) as url:
+    with running_postgres(programs) as url:
         yield url
 
 

@@ -3,8 +3,10 @@
 import os
 import pwd
 import shutil
+import signal
 import socket
 import subprocess
+import tempfile
 import time
 from collections.abc import Iterator
 from contextlib import contextmanager
@@ -72,21 +74,25 @@ def postgres_programs() -> Path | None:
 
 
 @contextmanager
-def running_postgres(programs: Path, folder: Path) -> Iterator[str]:
+def running_postgres(programs: Path) -> Iterator[str]:
     """Start a cluster of our own and yield its URL; PostgreSQL refuses to run as root, so another user owns it."""
+    # Not in pytest's folder: each session of pytest shuts that one for other users, also while we run.
+    with tempfile.TemporaryDirectory(prefix="lookalike-postgres-") as data:
+        options: dict[str, str] = {}
+        if os.geteuid() == 0:
+            owner = pwd.getpwnam("postgres")
+            os.chown(data, owner.pw_uid, owner.pw_gid)
+            options = {"user": "postgres", "group": "postgres"}
+        with _running_cluster(programs, data, options) as url:
+            yield url
+
+
+@contextmanager
+def _running_cluster(programs: Path, data: str, options: dict[str, str]) -> Iterator[str]:
     port = free_port()
-    data = folder / "data"
-    data.mkdir(parents=True)
-    options: dict[str, str] = {}
-    if os.geteuid() == 0:
-        owner = pwd.getpwnam("postgres")
-        os.chown(data, owner.pw_uid, owner.pw_gid)
-        for parent in (folder, *folder.parents[:-1]):
-            parent.chmod(parent.stat().st_mode | 0o011)
-        options = {"user": "postgres", "group": "postgres"}
-    base = [str(programs / "initdb"), "-D", str(data), "-U", "lookalike", "-A", "trust", "-N", "-E", "UTF8"]
+    base = [str(programs / "initdb"), "-D", data, "-U", "lookalike", "-A", "trust", "-N", "-E", "UTF8"]
     subprocess.run([*base, "--locale", "C.UTF-8"], check=True, stdout=subprocess.DEVNULL, cwd="/", **options)  # type: ignore[call-overload]
-    server = [str(programs / "postgres"), "-D", str(data), "-p", str(port), "-k", "", "-h", "127.0.0.1", "-F"]
+    server = [str(programs / "postgres"), "-D", data, "-p", str(port), "-k", "", "-h", "127.0.0.1", "-F"]
     process = subprocess.Popen(server, stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL, cwd="/", **options)  # type: ignore[call-overload]
     url = f"postgresql://lookalike@127.0.0.1:{port}/postgres"
     try:
@@ -101,5 +107,5 @@ def running_postgres(programs: Path, folder: Path) -> Iterator[str]:
                 time.sleep(0.05)
         yield url
     finally:
-        process.terminate()
+        process.send_signal(signal.SIGINT)  # end now, with clients or without
         process.wait(START_SECONDS)

@@ -2,6 +2,7 @@
 
 import logging
 from typing import Any
+from urllib.parse import quote
 
 from flask import Flask, Response, request
 from kombu.exceptions import OperationalError as BrokerError
@@ -57,8 +58,9 @@ def status_of(error: type[LookalikeError]) -> int:
 
 def problem_response(status: int, code: str, title: str, detail: str, **members: Any) -> Response:
     """Build the answer to a request that failed."""
+    instance = quote(request.path, safe="/:@!$&'()*+,;=~")  # a URI reference, as RFC 9457 has it
     problem = Problem(
-        type="about:blank", title=title, status=status, detail=detail, code=code, instance=request.path, **members
+        type="about:blank", title=title, status=status, detail=detail, code=code, instance=instance, **members
     )
     response = Response(problem.model_dump_json(exclude_none=True), status=status, content_type=PROBLEM_TYPE)
     if status == 503:

@@ -14,7 +14,7 @@ from typing import Any
 from celery import Celery
 from celery.signals import setup_logging, worker_init, worker_ready, worker_shutting_down
 from redis.exceptions import RedisError
-from sqlalchemy.exc import OperationalError
+from sqlalchemy.exc import OperationalError, SQLAlchemyError
 
 from shared.errors import DatabaseUnavailable, DeadlineExceeded, Internal, JobNotFound, LookalikeError
 from shared.job_record import JobRecord
@@ -24,6 +24,7 @@ from shared.settings import Settings, load_settings
 from shared.worker_presence import PRESENCE_SECONDS, announce_worker, withdraw_worker
 from worker.callbacks import deliver_callback, dispatch_callbacks
 from worker.embed_missing import embed_missing
+from worker.encoder import EncoderUnavailable
 from worker.heartbeat import repeat
 from worker.imports.intake import Intake
 from worker.imports.run import ImportRunner
@@ -104,6 +105,7 @@ def _add_job_tasks(app: Celery, services: Services, tasks: TaskSender) -> None:
     def write_item_task(job_id: str) -> None:
         job = services.jobs.start(job_id)
         if job is None:
+            _clear_ended(job_id, services, lambda ended: clear_uploads(ended, services.store))
             return
 
         def fetch(url: str) -> bytes:
@@ -122,7 +124,7 @@ def _add_job_tasks(app: Celery, services: Services, tasks: TaskSender) -> None:
     def import_step(job_id: str, step: Callable[[ImportRunner, JobRecord], None]) -> None:
         job = services.jobs.start(job_id, counts_as_attempt=False)
         if job is None:
-            _clear_ended_import(job_id, services, runner)
+            _clear_ended(job_id, services, lambda ended: runner().clear(ended))
             return
         imports = runner()
         run(job, IMPORT_STEP_MAX_SECONDS, lambda: step(imports, job), lambda error: imports.fail(job, error))
@@ -136,11 +138,12 @@ def _add_job_tasks(app: Celery, services: Services, tasks: TaskSender) -> None:
         import_step(job_id, lambda imports, job: imports.run_chunk(job, number))
 
 
-def _clear_ended_import(job_id: str, services: Services, runner: Callable[[], ImportRunner]) -> None:
+def _clear_ended(job_id: str, services: Services, clear: Callable[[JobRecord], None]) -> None:
+    """Remove the files of a job that ended before its message came, since it was cancelled."""
     try:
-        runner().clear(services.jobs.get(job_id))
+        clear(services.jobs.get(job_id))
     except JobNotFound:
-        log.info("Import %s has no record any more", job_id)
+        log.info("Job %s has no record any more", job_id)
 
 
 def _add_upkeep_tasks(app: Celery, services: Services, tasks: TaskSender) -> None:
@@ -185,9 +188,14 @@ def _connect_signals(services: Services, settings: Settings) -> None:
 
     @worker_init.connect(weak=False)
     def load_engine(sender: Any, **_: Any) -> None:
-        """A search worker takes no message before it can answer."""
-        if SEARCH in sender.app.amqp.queues.consume_from:
+        """A search worker takes no message before it can answer; one that can't load ends, and says why."""
+        if SEARCH not in sender.app.amqp.queues.consume_from:
+            return
+        try:
             services.load_engine()
+        except (EncoderUnavailable, SQLAlchemyError) as error:
+            # Celery would log any other exception of a signal's handler, and go on without an engine.
+            raise SystemExit(f"This search worker can't answer: {error}") from error
 
     @worker_ready.connect(weak=False)
     def announce(sender: Any, **_: Any) -> None:

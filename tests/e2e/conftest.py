@@ -8,11 +8,8 @@ from typing import Any
 import pytest
 
 from tests.e2e.pictures import PictureServer
-from tests.e2e.steps import all_items
+from tests.e2e.steps import SCRATCH_CHUNK_ROWS, SCRATCH_IMPORT_MAX_BYTES, all_items
 from tests.stack import Stack, running_stack
-
-SCRATCH_CHUNK_ROWS = 4
-SCRATCH_IMPORT_MAX_BYTES = 4 * 1024 * 1024
 
 
 @pytest.fixture(scope="session")
@@ -46,6 +43,7 @@ def running_scratch_stack(tmp_path_factory: pytest.TempPathFactory, import_root:
         "LOOKALIKE_IMPORT_ROOT": str(import_root),
         "LOOKALIKE_IMPORT_CHUNK_ROWS": str(SCRATCH_CHUNK_ROWS),
         "LOOKALIKE_IMPORT_MAX_BYTES": str(SCRATCH_IMPORT_MAX_BYTES),
+        "LOOKALIKE_FETCH_TIMEOUT_SECONDS": "60",  # for pictures that tests hold back
     }
     with running_stack(tmp_path_factory.mktemp("scratch-stack"), environment) as stack:
         yield stack

@@ -11,6 +11,10 @@ import requests
 
 from tests.stack import Stack
 
+# Settings of the scratch stack: small, so that tests reach them fast.
+SCRATCH_CHUNK_ROWS = 4
+SCRATCH_IMPORT_MAX_BYTES = 4 * 1024 * 1024
+
 PROBLEM_TYPE = "application/problem+json"
 
 

@@ -3,6 +3,7 @@ import stat
 import struct
 import zipfile
 from collections.abc import Iterator, Mapping
+from concurrent.futures import ThreadPoolExecutor
 from contextlib import suppress
 from pathlib import Path
 
@@ -163,6 +164,18 @@ def test_a_directory_that_takes_memory_without_limit_is_refused(monkeypatch: pyt
         unpack(pack({"products.csv": TABLE, **{f"{n}.jpg": b"" for n in range(50)}}))
 
 
+def test_the_limit_of_the_directory_is_none_of_its_members(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(archive_safety, "MAX_DIRECTORY_BYTES", 1000)
+    archive = unpack(pack({"products.csv": TABLE, "a.jpg": bytes(5000)}, zipfile.ZIP_STORED))
+    assert len(archive.read_member("a.jpg")) == 5000
+
+
+def test_threads_share_an_archive() -> None:
+    photos = {f"{n}.jpg": bytes([n]) * 50_000 for n in range(50)}
+    with unpack(pack({"products.csv": TABLE, **photos})) as archive, ThreadPoolExecutor(8) as pool:
+        assert list(pool.map(archive.read_member, photos)) == list(photos.values())
+
+
 def test_a_member_beyond_its_limit_is_too_large_and_the_others_are_read() -> None:
     archive = unpack(
         pack({"products.csv": TABLE, "big.jpg": bytes(1001), "fits.jpg": bytes(1000)}), max_member_bytes=1000
@@ -208,6 +221,11 @@ def test_a_damaged_member_is_broken() -> None:
 def test_what_is_no_zip_is_broken(content: bytes) -> None:
     with pytest.raises(ImportFileBroken):
         unpack(content)
+
+
+def test_a_zip_without_its_first_bytes_is_broken() -> None:
+    with pytest.raises(ImportFileBroken, match="beginning"):
+        unpack(pack({"products.csv": TABLE})[5:])
 
 
 def test_hidden_files_and_those_of_macos_are_not_there() -> None:

@@ -164,6 +164,15 @@ def test_names_that_a_filter_cannot_use_are_skipped_even_with_nested_values() ->
     assert catalogue.skipped_columns == ["not", "a.b", "x" * 65]
 
 
+def test_names_that_nobody_can_store_are_reported_without_their_bad_characters() -> None:
+    catalogue = reader('{"id": "a", "image": "a.jpg", "\\ud800\\u0000": 1}')
+    assert catalogue.skipped_columns == ["\ufffd\ufffd"]
+    with pytest.raises(ImportColumnsMissing) as raised:
+        reader('{"\\ud800": "a", "image": "a.jpg"}')
+    assert raised.value.members["found"] == ["\ufffd", "image"]
+    assert raised.value.detail.encode("utf-8")
+
+
 def test_names_without_end_fill_no_memory(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(columns, "MAX_NAMES", 10)
     catalogue = reader(*({"id": n, "image": "a.jpg", f"name{n}": n} for n in range(50)))

@@ -141,8 +141,8 @@ BACKBONES: dict[str, Backbone] = {
     "tf_efficientnet_lite0": Backbone(
         dim=1280,
         transform=Transform(
-            trim=0.25,
-            resize=256,
+            trim=0.125,
+            resize=224,
             size=224,
             interpolation="bicubic",
             mean=(_LITE0_MEAN, _LITE0_MEAN, _LITE0_MEAN),
@@ -155,8 +155,8 @@ BACKBONES: dict[str, Backbone] = {
     "resnet50": Backbone(
         dim=2048,
         transform=Transform(
-            trim=0.25,
-            resize=256,
+            trim=0.125,
+            resize=224,
             size=224,
             interpolation="bicubic",
             mean=(0.485, 0.456, 0.406),

@@ -50,17 +50,11 @@ def fill(model: "torch.nn.Module", state: "dict[str, torch.Tensor]", path: Path,
     wanted = {name: tensor for name, tensor in model.state_dict().items() if not name.endswith(_COUNTER)}
     missing = [name for name in wanted if name not in state]
     if missing and by_order:
-        ordered = [item for item in state.items() if not item[0].endswith(_COUNTER)]
-        pairs = list(zip(wanted, ordered, strict=False))
-        same_kind = all(name.rpartition(".")[2] == other.rpartition(".")[2] for name, (other, _) in pairs)
-        if len(pairs) == len(wanted) and same_kind:
-            state = {name: tensor for name, (_, tensor) in pairs}
-            missing = []
+        state = _renamed(state, list(wanted)) or state
+        missing = [name for name in wanted if name not in state]
     if missing:
-        raise EncoderUnavailable(
-            f"{path} does not fit the encoder: it has no {missing[0]!r}"
-            + (f", nor {len(missing) - 1} more of {len(wanted)} parameters." if len(missing) > 1 else ".")
-        )
+        more = f", nor {len(missing) - 1} more of {len(wanted)} parameters" if len(missing) > 1 else ""
+        raise EncoderUnavailable(f"{path} does not fit the encoder: it has no {missing[0]!r}{more}.")
     for name, tensor in wanted.items():
         if state[name].shape != tensor.shape:
             raise EncoderUnavailable(
@@ -68,3 +62,12 @@ def fill(model: "torch.nn.Module", state: "dict[str, torch.Tensor]", path: Path,
                 f"but {tuple(tensor.shape)} is needed."
             )
     model.load_state_dict({name: state[name] for name in wanted}, strict=False)
+
+
+def _renamed(state: "dict[str, torch.Tensor]", names: list[str]) -> "dict[str, torch.Tensor] | None":
+    """Return the first tensors under these names, in order; None if their kinds don't agree with the names."""
+    tensors = [item for item in state.items() if not item[0].endswith(_COUNTER)][: len(names)]
+    kinds = [name.rpartition(".")[2] for name, _ in tensors]
+    if kinds != [name.rpartition(".")[2] for name in names]:
+        return None
+    return {name: tensor for name, (_, tensor) in zip(names, tensors, strict=True)}

@@ -1,8 +1,8 @@
 """A ZIP of a catalogue and its photos, opened without trusting it: nothing is unpacked before all of it was judged."""
 
-import errno
 import struct
 import tempfile
+import threading
 import zipfile
 import zlib
 from collections.abc import Iterable
@@ -21,6 +21,8 @@ _ZIP_ERRORS = (zipfile.BadZipFile, zlib.error, struct.error, EOFError, RuntimeEr
 class Archive:
     """An opened ZIP: one manifest (the table), and members that are found relative to its folder.
 
+    Threads may share it.
+
     Attributes:
         manifest_name: path of the manifest in the ZIP.
     """
@@ -31,6 +33,7 @@ class Archive:
         self._max_member_bytes = max_member_bytes
         self.manifest_name = _find_manifest(members)
         self._folder = PurePosixPath(self.manifest_name).parent
+        self._lock = threading.Lock()  # ZipFile counts its open members without one
 
     def __enter__(self) -> Self:
         return self
@@ -50,7 +53,7 @@ class Archive:
         """
         unpacked = tempfile.TemporaryFile()  # noqa: SIM115  # the caller closes it
         try:
-            with self._zip.open(self._members[self.manifest_name]) as packed:
+            with self._lock, self._zip.open(self._members[self.manifest_name]) as packed:
                 while chunk := packed.read(_COPY_BYTES):
                     unpacked.write(chunk)
         except _ZIP_ERRORS as error:
@@ -79,7 +82,7 @@ class Archive:
             )
         try:
             # Not the declared size: that is the packer's word.
-            with self._zip.open(member) as packed:
+            with self._lock, self._zip.open(member) as packed:
                 content = packed.read(self._max_member_bytes + 1)
         except _ZIP_ERRORS as error:
             raise BrokenImage(f"{path[:200]!r} in the ZIP is damaged: {error}. Pack it anew.") from None
@@ -109,9 +112,7 @@ def open_archive(file: BinaryIO, *, max_unpacked_bytes: int, max_member_bytes: i
     guard = DirectoryGuard(file)
     try:
         opened = zipfile.ZipFile(guard)  # it reads, seeks and tells: zipfile needs no more
-    except (*_ZIP_ERRORS, OSError) as error:
-        if isinstance(error, OSError) and error.errno != errno.EINVAL:  # a seek to before the file is the ZIP's fault
-            raise
+    except _ZIP_ERRORS as error:
         raise ImportFileBroken(f"The ZIP can't be read: {error}. Was it written and sent completely?") from None
     guard.limit_bytes = None
     infos = opened.infolist()

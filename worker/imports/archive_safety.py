@@ -44,6 +44,7 @@ def refuse_bombs(infos: list[zipfile.ZipInfo], end: int, max_unpacked_bytes: int
 
     Raises:
         ArchiveTooLarge: by the declared sizes, which zipfile holds members to; or where members overlap.
+        ImportFileBroken: a member lies before the file's first byte.
     """
     total = sum(info.file_size for info in infos)
     if total > max_unpacked_bytes:
@@ -59,7 +60,9 @@ def refuse_bombs(infos: list[zipfile.ZipInfo], end: int, max_unpacked_bytes: int
     # Members that share their bytes unpack to far more than the file has, without a suspicious ratio.
     starts = sorted((info.header_offset, info.compress_size) for info in infos)
     for (start, size), (following, _) in pairwise([*starts, (end, 0)]):
-        if start < 0 or start + _LOCAL_HEADER_BYTES + size > following:
+        if start < 0:
+            raise ImportFileBroken("The ZIP lacks its beginning. Was it written and sent completely?")
+        if start + _LOCAL_HEADER_BYTES + size > following:
             raise ArchiveTooLarge("Members of the ZIP overlap, so that it would unpack to far more. Pack it anew.")
 
 

@@ -51,7 +51,7 @@ class Columns:
             raise ImportColumnsMissing(
                 f"The file has no column {_listed(missing.values())}; it has {_listed(found)}. "
                 f"Rename the column, or pass columns={remedy}.",
-                found=[name[:64] for name in found[:100]],
+                found=[_storable(name)[:64] for name in found[:100]],
             )
         self.skipped: list[str] = []
         self._verdicts: dict[str, bool] = {}
@@ -76,9 +76,13 @@ class Columns:
             verdict = _ATTRIBUTE_NAME.fullmatch(name) is not None and name not in FILTER_WORDS
             self._verdicts[name] = verdict
             if not verdict:
-                self.skipped.append(name or UNNAMED)
+                self.skipped.append(_storable(name) or UNNAMED)
         return verdict
 
 
 def _listed(names: Iterable[str]) -> str:
     return ", ".join(repr(name[:64]) for name in islice(names, 30)) or "none"
+
+
+def _storable(name: str) -> str:
+    return re.sub(r"[\0\ud800-\udfff]", "\ufffd", name)
