@@ -8,7 +8,6 @@ import time
 from collections.abc import Mapping, Sequence
 from contextlib import ExitStack, closing
 from pathlib import Path
-from types import TracebackType
 from typing import Self
 
 from demo.ports import LOOPBACK, free_port
@@ -73,9 +72,7 @@ class ProcessGroup:
         self.start()
         return self
 
-    def __exit__(
-        self, kind: type[BaseException] | None, error: BaseException | None, traceback: TracebackType | None
-    ) -> None:
+    def __exit__(self, *_: object) -> None:
         self.stop()
 
     def start(self) -> None:
@@ -192,8 +189,8 @@ class ProcessGroup:
             raise ProcessFailed(f"release ended with status {status}", release.log)
 
     def _environment(self) -> dict[str, str]:
-        programs = Path(sys.executable).parent
-        path = f"{programs}{os.pathsep}{os.environ.get('PATH', os.defpath)}"
+        # Our own one, with the programs of this Python first, so that the Procfile needs no paths.
+        path = f"{Path(sys.executable).parent}{os.pathsep}{os.environ.get('PATH', os.defpath)}"
         fixed = {"PATH": path, "PYTHONUNBUFFERED": "1", "LOOKALIKE_WEB_BIND": f"{LOOPBACK}:{self._port}"}
         return {**os.environ, **self._extra_environment, **fixed}
 

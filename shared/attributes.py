@@ -11,6 +11,8 @@ AttributeValue = str | bool | int | float
 FILTER_WORDS = ("and", "or", "not")
 # Beyond it numbers that differ become equal: the catalogue and JSON readers hold them as 64-bit floats.
 MAX_INTEGER = 2**53
+# Filters compare this many characters of a text: PostgreSQL's indexes hold 2,700 bytes, and no filter needs more.
+COMPARED_CHARACTERS = 500
 
 
 def without_nul(text: str) -> str:
@@ -22,6 +24,11 @@ def without_nul(text: str) -> str:
     if "\0" in text:
         raise ValueError("text must not hold NUL")
     return text
+
+
+def compared_text(text: str) -> str:
+    """Return the part of a text that filters compare."""
+    return text[:COMPARED_CHARACTERS]
 
 
 def _storable(value: AttributeValue) -> AttributeValue:

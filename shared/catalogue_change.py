@@ -9,7 +9,7 @@ from sqlalchemy import delete, func, insert, select, update
 from sqlalchemy.dialects import postgresql, sqlite
 from sqlalchemy.orm import Session
 
-from shared.attributes import AttributeValue
+from shared.attributes import AttributeValue, compared_text
 from shared.errors import AttributeTypeMismatch
 from shared.tables import (
     AttributeRow,
@@ -209,13 +209,10 @@ class CatalogueChange:
 
 
 def _attribute_row(item_id: str, name: str, value: AttributeValue) -> dict[str, Any]:
-    is_text = isinstance(value, str)
-    return {
-        "item_id": item_id,
-        "name": name,
-        "text_value": value if is_text else None,
-        "number_value": None if is_text else float(value),
-    }
+    row: dict[str, Any] = {"item_id": item_id, "name": name, "text_value": None, "number_value": None}
+    if isinstance(value, str):
+        return {**row, "text_value": compared_text(value)}
+    return {**row, "number_value": float(value)}
 
 
 def _has_images(item: ItemChange, images: Sequence[ItemImageRow]) -> bool:

@@ -10,6 +10,7 @@ from typing import Any
 from sqlalchemy import ColumnElement, and_, exists, false, not_, or_, true
 
 from shared.attributes import FILTER_WORDS
+from shared.attributes import compared_text
 from shared.errors import FilterTypeMismatch, InvalidFilter, UnknownFilterField
 from shared.tables import ItemAttributeRow, ItemRow
 

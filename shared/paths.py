@@ -23,9 +23,9 @@ def normalise_relative(path: str) -> str:
     slashed = path.replace("\\", "/")
     if "\0" in slashed or not _is_encodable(slashed):
         raise PathRefused(f"The path {_shown(path)} holds characters that no file name has. {_REMEDY}")
-    if slashed.startswith("/") or _DRIVE.match(slashed):
-        raise PathRefused(f"The path {_shown(path)} is absolute. {_REMEDY}")
     parts = [part for part in slashed.split("/") if part not in ("", ".")]
+    if slashed.startswith("/") or (parts and _DRIVE.match(parts[0])):
+        raise PathRefused(f"The path {_shown(path)} is absolute. {_REMEDY}")
     if ".." in parts:
         raise PathRefused(f"The path {_shown(path)} leads out of its folder with '..'. {_REMEDY}")
     if not parts:

@@ -29,6 +29,9 @@ from sqlalchemy.types import TypeDecorator
 # SQLite only counts up by itself in a column that is exactly INTEGER.
 RowId = BigInteger().with_variant(Integer, "sqlite")
 
+# Texts are compared by code point on every database, whatever its locale.
+ComparedText = Text().with_variant(Text(collation="C"), "postgresql")
+
 
 class UtcDateTime(TypeDecorator[datetime]):
     """A moment, stored in UTC and read back with its time zone on every database."""
@@ -110,7 +113,7 @@ class ItemAttributeRow(Table):
     __table_args__ = (Index(None, "name", "text_value"), Index(None, "name", "number_value"))
     item_id: Mapped[str] = mapped_column(ForeignKey("item.id", ondelete="CASCADE"), primary_key=True)
     name: Mapped[str] = mapped_column(String(64), primary_key=True)
-    text_value: Mapped[str | None] = mapped_column(Text)
+    text_value: Mapped[str | None] = mapped_column(ComparedText)
     number_value: Mapped[float | None] = mapped_column(Float(53))
 
 

@@ -68,6 +68,7 @@ def create_app(settings: Settings | None = None) -> OpenAPI:
         doc_prefix="/docs",
     )
     app.openapi_version = "3.1.0"
+    app.config["SWAGGER_CONFIG"] = {"validatorUrl": None}  # else the page sends our address to validator.swagger.io
     # Larger than any accepted file: what is too large is refused before it is read, and by its own code after.
     app.config["MAX_CONTENT_LENGTH"] = max(settings.import_max_bytes, settings.upload_max_bytes) + FORM_OVERHEAD_BYTES
     app.config["MAX_FORM_MEMORY_SIZE"] = FORM_OVERHEAD_BYTES

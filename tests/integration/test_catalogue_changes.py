@@ -21,7 +21,9 @@ def vector(name: str) -> bytes:
     return name.encode().ljust(8, b"\0")
 
 
-def put(catalogue: Catalogue, item_id: str, *photos: str, embedded: Iterable[str] | None = None, title: str = "") -> int:
+def put(
+    catalogue: Catalogue, item_id: str, *photos: str, embedded: Iterable[str] | None = None, title: str = ""
+) -> int:
     """Write an item in one change, with embeddings of `embedded` or of all its photos; returns its seq."""
     with catalogue.change() as change:
         names = photos if embedded is None else embedded

@@ -96,7 +96,9 @@ def test_a_reader_misses_no_change_and_sees_them_in_order(
         assert own == [f"w{writer}-{number:03d}" for number in range(CHANGES)]
 
 
-def test_numbers_are_given_in_the_order_of_commits_without_gap_or_repeat(catalogue: Catalogue, database_url: str) -> None:
+def test_numbers_are_given_in_the_order_of_commits_without_gap_or_repeat(
+    catalogue: Catalogue, database_url: str
+) -> None:
     with writing_threads(database_url):
         pass
     with catalogue.engine.connect() as connection:

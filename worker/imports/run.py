@@ -43,7 +43,9 @@ class ImportRunner:
         chunks = Chunks(self.catalogue)
         if not chunks.all(job.id):
             with open_import(job.parameters, self.settings, self.store, self.fetcher) as opened:
-                plan_import(opened.reader, job.id, self.settings.import_chunk_rows, self.catalogue, self.store)
+                plan_import(
+                    opened.read_catalogue(), job.id, self.settings.import_chunk_rows, self.catalogue, self.store
+                )
         for chunk in chunks.all(job.id):
             if not chunk.is_done:
                 self.tasks.send("import_chunk", job.id, chunk.number)

@@ -1,6 +1,6 @@
 """Opening what an import job names: an upload in the store, or a file below the import root."""
 
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from contextlib import ExitStack, contextmanager
 from dataclasses import dataclass
 from pathlib import PurePosixPath
@@ -11,7 +11,7 @@ from shared.paths import resolve_below
 from shared.settings import Settings
 from shared.store import Store
 from worker.fetcher import GuardedFetcher
-from worker.imports.archive import open_archive
+from worker.imports.archive import Archive, open_archive
 from worker.imports.catalogue import CatalogueReader, open_catalogue
 from worker.imports.formats import detect_format
 from worker.imports.images import ArchiveImages, FolderImages, ImageSource, UrlImages
@@ -19,10 +19,15 @@ from worker.imports.images import ArchiveImages, FolderImages, ImageSource, UrlI
 
 @dataclass
 class OpenedImport:
-    """A catalogue file and where its photos come from."""
+    """A catalogue file and where its photos come from.
 
-    reader: CatalogueReader
+    Attributes:
+        images: reads the photos that rows name.
+        read_catalogue: opens the table; raises InvalidImport. Only planning needs it, and in a ZIP it is unpacked first.
+    """
+
     images: ImageSource
+    read_catalogue: Callable[[], CatalogueReader]
 
 
 @contextmanager
@@ -47,6 +52,7 @@ def open_import(
 
     with ExitStack() as stack:
         images: ImageSource
+        archive: Archive | None = None
         if "upload" in parameters:
             name = parameters["upload"]
             try:
@@ -71,7 +77,11 @@ def open_import(
                 )
             )
             images = ArchiveImages(archive, fetch)
-            name, stated = archive.manifest_name, None
-            file = stack.enter_context(archive.open_manifest())
         options = {"columns": parameters["columns"], "encoding": parameters["encoding"]}
-        yield OpenedImport(open_catalogue(file, name, stated=stated, **options), images)
+
+        def read_catalogue() -> CatalogueReader:
+            if archive is None:
+                return open_catalogue(file, name, stated=stated, **options)
+            return open_catalogue(stack.enter_context(archive.open_manifest()), archive.manifest_name, **options)
+
+        yield OpenedImport(images, read_catalogue)

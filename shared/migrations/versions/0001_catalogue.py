@@ -74,7 +74,7 @@ def upgrade() -> None:
         "item_attribute",
         sa.Column("item_id", sa.String(length=128), nullable=False),
         sa.Column("name", sa.String(length=64), nullable=False),
-        sa.Column("text_value", sa.Text(), nullable=True),
+        sa.Column("text_value", sa.Text().with_variant(sa.Text(collation="C"), "postgresql"), nullable=True),
         sa.Column("number_value", sa.Float(precision=53), nullable=True),
         sa.ForeignKeyConstraint(["item_id"], ["item.id"], name=op.f("fk_item_attribute_item_id"), ondelete="CASCADE"),
         sa.PrimaryKeyConstraint("item_id", "name", name=op.f("pk_item_attribute")),
