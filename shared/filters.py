@@ -9,8 +9,7 @@ from typing import Any
 
 from sqlalchemy import ColumnElement, and_, exists, false, not_, or_, true
 
-from shared.attributes import FILTER_WORDS
-from shared.attributes import compared_text
+from shared.attributes import FILTER_WORDS, compared_text
 from shared.errors import FilterTypeMismatch, InvalidFilter, UnknownFilterField
 from shared.tables import ItemAttributeRow, ItemRow
 
@@ -117,7 +116,7 @@ class _Compiler:
         if isinstance(value, str):
             if "\0" in value:
                 raise InvalidFilter(f"The value of {name!r} holds NUL, which no text of the catalogue does.")
-            return value
+            return compared_text(value)
         try:
             return float(value)
         except OverflowError:

@@ -7,6 +7,7 @@ import tempfile
 import uuid
 from collections.abc import Iterator
 from contextlib import contextmanager
+from pathlib import Path
 from typing import BinaryIO, cast
 
 import fsspec
@@ -62,16 +63,15 @@ class Store:
 
     @contextmanager
     def _writing_local(self, path: str) -> Iterator[BinaryIO]:
-        aside = f"{path}.{uuid.uuid4().hex}.part"
+        aside = Path(f"{path}.{uuid.uuid4().hex}.part")
         try:
-            with self._fs.open(aside, "wb") as file:
+            with self._fs.open(str(aside), "wb") as file:
                 yield cast(BinaryIO, file)
                 file.flush()
                 os.fsync(file.fileno())
-            os.replace(aside, path)
+            aside.replace(path)
         except BaseException:
-            if os.path.exists(aside):
-                os.unlink(aside)
+            aside.unlink(missing_ok=True)
             raise
 
     @contextmanager
@@ -91,3 +91,12 @@ class Store:
         """Remove a file, or all files below a prefix, if there are any."""
         if self._fs.exists(self._path(prefix)):
             self._fs.rm(self._path(prefix), recursive=True)
+
+
+def _sync_folder(folder: Path) -> None:
+    """Have the disk remember a rename: the database may name the file the moment after."""
+    descriptor = os.open(folder, os.O_RDONLY)
+    try:
+        os.fsync(descriptor)
+    finally:
+        os.close(descriptor)

@@ -110,15 +110,16 @@ def test_workers_load_no_network_before_a_task_needs_it(tmp_path: Path) -> None:
 
 
 def test_only_the_settings_read_the_environment() -> None:
-    readers = {
-        name_of(path)
-        for path in all_modules()
-        for node in nodes(path)
-        if (isinstance(node, ast.Attribute) and node.attr in {"environ", "environb", "getenv", "putenv"})
-        # The WSGI environment of a request is another thing.
-        and not (isinstance(node.value, ast.Name) and node.value.id == "request")
-        or (isinstance(node, ast.ImportFrom) and node.module == "os" and {a.name for a in node.names} & {"environ"})
-    }
+    words = {"environ", "environb", "getenv", "getenvb", "putenv"}
+    readers = set()
+    for path in all_modules():
+        for node in nodes(path):
+            if isinstance(node, ast.Attribute):
+                is_request = ast.unparse(node.value) == "request"  # the WSGI environment is another thing
+                if node.attr in words and not is_request:
+                    readers.add(name_of(path))
+            elif isinstance(node, ast.ImportFrom) and words & {alias.name for alias in node.names}:
+                readers.add(name_of(path))
     assert readers <= ENVIRONMENT_READERS
 
 
@@ -168,12 +169,10 @@ def _statuses(path: Path) -> Iterator[tuple[int, int]]:
     """Yield (line, number) of every HTTP status that a module of web names as a number."""
     for node in nodes(path):
         places: list[ast.expr | None] = []
-        if isinstance(node, ast.keyword) and node.arg in {"status", "status_code", "code"}:
-            places.append(node.value)
-        elif isinstance(node, ast.Assign) and any(
-            ast.unparse(target).endswith("status_code") for target in node.targets
-        ):
-            places.append(node.value)
+        if isinstance(node, ast.keyword):
+            places += [node.value] if node.arg in {"status", "status_code", "code"} else []
+        elif isinstance(node, ast.Assign):
+            places += [node.value for target in node.targets if ast.unparse(target).endswith("status_code")]
         elif isinstance(node, ast.Compare) and ast.unparse(node.left).endswith(("status", "status_code")):
             places += node.comparators
         elif isinstance(node, ast.Dict):

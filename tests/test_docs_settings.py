@@ -26,7 +26,7 @@ def test_docs_settings_lists_each_variable_once_with_its_description_and_default
 
 def test_env_example_shows_each_variable_with_its_default() -> None:
     lines = (ROOT / ".env.example").read_text().splitlines()
-    shown = dict(match.groups() for line in lines if (match := re.match(r"#? ?([A-Z_]+)=(.*)$", line)))
+    shown = {match[1]: match[2] for line in lines if (match := re.match(r"#? ?([A-Z_]+)=(.*)$", line))}
     assert shown.keys() == VARIABLES.keys()
     for variable, value in shown.items():
         default = Settings.model_fields[VARIABLES[variable]].default

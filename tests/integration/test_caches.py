@@ -80,7 +80,8 @@ def test_an_embedding_is_known_by_photo_crop_and_encoder(redis_client: Redis) ->
     found = cache.get("abc", None)
     assert found is not None
     np.testing.assert_array_equal(found, embedding)
-    assert (found.dtype, found.shape) == (np.float32, (1, DIM))
+    assert found.dtype == np.dtype(np.float32)
+    assert found.shape == (1, DIM)
     found[0, 0] = 5  # a caller may change its own copy
     np.testing.assert_array_equal(cache.get("abc", dict(reversed(crop.items()))), unit(2))
     assert cache.get("abd", None) is None
@@ -98,7 +99,9 @@ def test_no_cache_keeps_or_finds_anything_when_its_time_is_zero(redis_client: Re
     keys = redis_client.dbsize()
     results, embeddings = ResultCache(redis_client, 0), EmbeddingCache(redis_client, "encoder", 0)
     similar = SimilarCache(redis_client, DIM, 0.9, 0)
-    assert results.get("lookalike:result:a") is embeddings.get("abc", None) is similar.get(SCOPE, unit(1)) is None
+    assert results.get("lookalike:result:a") is None
+    assert embeddings.get("abc", None) is None
+    assert similar.get(SCOPE, unit(1)) is None
     results.put("lookalike:result:b", RESULT)
     embeddings.put("abd", None, unit(2))
     similar.put(SCOPE, unit(2), RESULT)

@@ -160,7 +160,7 @@ def test_the_first_item_sets_the_type_of_a_field_and_others_must_keep_it(catalog
     wrong: list[dict[str, AttributeValue]] = [{"size": "42"}, {"size": True}, {"sale": 1}, {"sale": "yes"}]
     for attributes in wrong:
         with pytest.raises(AttributeTypeMismatch) as refusal:
-            put(catalogue, item("b", "B", **attributes), item("c"))
+            put(catalogue, ItemChange("b", "B", attributes, None), item("c"))
         assert refusal.value.members["attribute"] in attributes
     assert ids(catalogue) == ["a"], "a change that fails leaves nothing"
     assert put(catalogue, item("b", size=42.5, sale=False), item("c", colour="")) == 2
@@ -189,11 +189,13 @@ def test_pages_follow_each_other_without_gap_or_repeat(catalogue: Catalogue) -> 
     put(catalogue, *(item(f"i{number:02d}", images=[FRONT]) for number in range(25)))
     delete(catalogue, "i03", "i20")
     pages, after = [], None
-    while page := catalogue.page(7, after):
-        pages.append([found.id for found in page])
-        after = page[-1].id
+    while items := catalogue.page(7, after):
+        pages.append([found.id for found in items])
+        after = items[-1].id
     assert [len(page) for page in pages] == [7, 7, 7, 2]
-    assert sum(pages, []) == [f"i{number:02d}" for number in range(25) if number not in (3, 20)]
+    assert [item_id for page in pages for item_id in page] == [
+        f"i{number:02d}" for number in range(25) if number not in (3, 20)
+    ]
     assert [found.id for found in catalogue.page(2, "i02x")] == ["i04", "i05"]
     assert all(found.images for found in catalogue.page(50, None))
 
@@ -215,8 +217,8 @@ def test_fields_are_described_by_their_values_or_their_range(catalogue: Catalogu
 
 
 def test_filters_mean_the_same_on_every_database(catalogue: Catalogue) -> None:
-    items = {"a": {"colour": "Red", "price": 5}, "b": {"colour": "red", "sale": True}, "c": {"price": 9.5}, "d": {}}
-    put(catalogue, *(ItemChange(item_id, "", values, [ImageRef(FRONT, "")]) for item_id, values in items.items()))
+    put(catalogue, item("a", images=[FRONT], colour="Red", price=5), item("b", images=[FRONT], colour="red", sale=True))
+    put(catalogue, item("c", images=[FRONT], price=9.5), item("d", images=[FRONT]))
     types = catalogue.attribute_types()
     for condition, expected in (
         ({"colour": "red"}, "b"),
@@ -231,3 +233,13 @@ def test_filters_mean_the_same_on_every_database(catalogue: Catalogue) -> None:
         rows = catalogue.image_rows(compile_filter(condition, types))
         hits = catalogue.hit_rows(rows)
         assert sorted(row.item_id for row, _ in hits.values()) == list(expected), condition
+
+
+def test_a_long_text_is_kept_whole_and_found_by_its_beginning(catalogue: Catalogue) -> None:
+    story = "".join(chr(0x4E00 + number * 37 % 20_000) for number in range(20_000))  # 60 kB that don't compress well
+    with catalogue.change() as change:
+        change.put([ItemChange("long", "T", {"story": story}, [])])
+    assert catalogue.item("long").attributes["story"] == story
+    condition = compile_filter({"story": story}, catalogue.attribute_types())
+    with catalogue.engine.connect() as connection:
+        assert connection.execute(select(ItemRow.id).where(condition)).scalars().all() == ["long"]

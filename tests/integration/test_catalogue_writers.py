@@ -52,8 +52,10 @@ def writing_threads(url: str) -> Iterator[Callable[[], bool]]:
 @contextmanager
 def writing_processes(url: str) -> Iterator[Callable[[], bool]]:
     commands = [[sys.executable, "-c", SCRIPT, url, str(writer), str(CHANGES)] for writer in range(WRITERS)]
-    pipes = {"stdin": subprocess.PIPE, "stdout": subprocess.PIPE, "stderr": subprocess.PIPE}
-    processes = [subprocess.Popen(command, cwd=ROOT, text=True, **pipes) for command in commands]
+    pipe = subprocess.PIPE
+    processes = [
+        subprocess.Popen(command, cwd=ROOT, text=True, stdin=pipe, stdout=pipe, stderr=pipe) for command in commands
+    ]
     try:
         for process in processes:
             assert process.stdout

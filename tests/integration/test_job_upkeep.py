@@ -31,10 +31,12 @@ def create(jobs: Jobs, callback_url: str | None = None) -> str:
 
 
 def test_every_key_of_a_job_expires(jobs: Jobs, redis_client: Redis, settings: Settings) -> None:
-    def keys_that_stay() -> list[bytes]:
-        found = redis_client.keys(f"{PREFIX}job:*")
-        assert found
-        return [key for key in found if not 0 < redis_client.ttl(key) <= settings.job_ttl_seconds]
+    def keys() -> list[str]:
+        return [str(key, "utf-8") for key in redis_client.scan_iter(f"{PREFIX}job:*")]
+
+    def keys_that_stay() -> list[str]:
+        assert keys()
+        return [key for key in keys() if not 0 < redis_client.ttl(key) <= settings.job_ttl_seconds]
 
     job_id = jobs.create(JobKind.SEARCH, {}, image=b"photo", callback_url=CALLBACK)
     assert keys_that_stay() == []
@@ -44,7 +46,7 @@ def test_every_key_of_a_job_expires(jobs: Jobs, redis_client: Redis, settings: S
     jobs.fail(job_id, ERROR)
     jobs.add_delivery(job_id, Delivery(attempt=1, at=datetime.now(UTC)))
     assert keys_that_stay() == []
-    parts = {key.decode().removeprefix(job_key(job_id)) for key in redis_client.keys(f"{PREFIX}job:*")}
+    parts = {key.removeprefix(job_key(job_id)) for key in keys()}
     assert parts == {"", ":finished", ":deliveries"}, "the photo goes when the job ends"
 
 

@@ -4,6 +4,7 @@ import time
 from collections.abc import Callable
 from concurrent.futures import ThreadPoolExecutor
 from datetime import UTC, datetime
+from functools import partial
 from threading import Barrier
 
 import pytest
@@ -48,7 +49,7 @@ def test_a_new_job_is_queued_with_all_that_it_needs(jobs: Jobs) -> None:
     assert (job.id, job.kind, job.status, job.parameters) == (job_id, JobKind.SEARCH, JobStatus.QUEUED, {"k": 5})
     assert (job.attempts, job.callback_url, job.deliveries) == (0, CALLBACK, [])
     assert before <= job.created_at <= datetime.now(UTC)
-    assert job.started_at is job.finished_at is job.progress is job.result is job.error is None
+    assert [job.started_at, job.finished_at, job.progress, job.result, job.error] == [None] * 5
     assert jobs.image(job_id) == b"\x00photo\xff"
     assert create(jobs) != create(jobs)
 
@@ -105,7 +106,7 @@ def test_of_many_that_end_a_job_at_once_exactly_one_does(jobs: Jobs, redis_clien
     for _ in range(25):
         job_id = create(jobs)
         ends = end_attempts(jobs, job_id)
-        actions = [*ends, *ends[:2], lambda job_id=job_id: jobs.start(job_id) and None]
+        actions = [*ends, *ends[:2], partial(jobs.start, job_id)]
         together = Barrier(len(actions))
 
         def act(action: Callable[[], object], together: Barrier = together) -> object:

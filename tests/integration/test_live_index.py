@@ -1,7 +1,7 @@
 """The index in step with the catalogue, and items found by their images, on SQLite and PostgreSQL."""
 
 import logging
-from collections.abc import Iterable
+from collections.abc import Iterable, Mapping
 from concurrent.futures import ThreadPoolExecutor
 from datetime import UTC, datetime, timedelta
 from threading import Event
@@ -37,7 +37,7 @@ def name_of(vector: Vectors) -> str:
     return vector.tobytes().hex()[:64]
 
 
-def put(catalogue: Catalogue, items: dict[str, Iterable[Vectors]], embedded: bool = True, title: str = "") -> None:
+def put(catalogue: Catalogue, items: Mapping[str, Iterable[Vectors]], embedded: bool = True, title: str = "") -> None:
     """Write items, each with an image for each vector."""
     with catalogue.change() as change:
         for item_id, vectors in items.items():

@@ -24,7 +24,7 @@ from worker.callbacks import dispatch_callbacks
 from worker.recovery import recover_jobs
 
 IMPORT = {"mode": "upsert", "path": "products.csv"}
-ITEM = {"item_id": "a", "uploads": [], "image_urls": None, "title": "", "attributes": {}}
+ITEM: dict[str, Any] = {"item_id": "a", "uploads": [], "image_urls": None, "title": "", "attributes": {}}
 SEARCH_OF_AN_ITEM = {"source": {"item_id": "a"}, "k": 5}
 CALLBACK = "https://shop.example/hook"
 

@@ -8,8 +8,8 @@ from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 from sqlalchemy import Connection, select
 
-from shared.catalogue import Catalogue
 from shared.attributes import AttributeValue
+from shared.catalogue import Catalogue
 from shared.catalogue_change import ItemChange
 from shared.database import connect_database
 from shared.errors import FilterTypeMismatch, InvalidFilter, LookalikeError, UnknownFilterField

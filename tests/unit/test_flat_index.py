@@ -1,4 +1,4 @@
-"""The contract of VectorIndex, kept by every implementation; numpy's brute force is one of them and the oracle of all."""
+"""The contract of VectorIndex, kept by every implementation; numpy's brute force is one, and the oracle of all."""
 
 from collections.abc import Callable
 from concurrent.futures import ThreadPoolExecutor
@@ -70,7 +70,7 @@ def filled(index: VectorIndex, count: int = 50, first: int = 1000) -> VectorInde
 
 
 def assert_equal(found: Neighbours, expected: Neighbours) -> None:
-    assert (found.rows.dtype, found.scores.dtype) == (np.int64, np.float32)
+    assert [found.rows.dtype, found.scores.dtype] == [np.dtype(np.int64), np.dtype(np.float32)]
     np.testing.assert_array_equal(found.rows, expected.rows)
     np.testing.assert_allclose(found.scores, expected.scores, atol=1e-6)
 
@@ -190,9 +190,9 @@ def test_vectors_of_another_norm_type_or_shape_are_refused(
     create: Callable[[int], VectorIndex], vectors: Vectors
 ) -> None:
     index = filled(create(DIM), 3)
-    with pytest.raises(ValueError, match="expected float32|L2 norm 1"):
+    with pytest.raises(ValueError, match=r"expected float32|L2 norm 1"):
         index.search(vectors, 1)
-    with pytest.raises(ValueError, match="expected float32|L2 norm 1"):
+    with pytest.raises(ValueError, match=r"expected float32|L2 norm 1"):
         index.add(ids(1, 2), vectors)
     assert len(index) == 3
 

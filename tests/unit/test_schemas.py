@@ -53,7 +53,7 @@ def test_a_crop_that_is_empty_or_leaves_the_photo_is_refused(x: float, y: float,
 def test_a_crop_is_taken_just_when_it_has_an_area_inside_of_the_photo(
     x: float, y: float, width: float, height: float
 ) -> None:
-    inside = x < 1 and y < 1 and 0 < width and 0 < height and x + width <= 1.000001 and y + height <= 1.000001
+    inside = x < 1 and y < 1 and width > 0 and height > 0 and x + width <= 1.000001 and y + height <= 1.000001
     try:
         Crop(x=x, y=y, width=width, height=height)
     except ValidationError:
