@@ -3,28 +3,16 @@
 import base64
 import binascii
 from pathlib import Path
-from typing import Annotated, Literal
+from typing import Literal
 
-from pydantic import AfterValidator, AliasChoices, Field, SecretStr, ValidationError, field_validator
+from pydantic import AliasChoices, Field, SecretStr, ValidationError, field_validator
 from pydantic_settings import BaseSettings, SettingsConfigDict
 
 ENV_PREFIX = "LOOKALIKE_"
 
 MIB = 1024 * 1024
 GIB = 1024 * MIB
-
-
-def _signing_secret(secret: SecretStr) -> SecretStr:
-    """Refuse what Standard Webhooks can't sign with; said at the start, not at the first callback."""
-    value = secret.get_secret_value()
-    try:
-        key = base64.b64decode(value.removeprefix("whsec_"), validate=True)
-        is_usable = value.startswith("whsec_") and len(key) >= 16
-    except binascii.Error:
-        is_usable = False
-    if not is_usable:
-        raise ValueError("must be `whsec_` and the base64 of at least 16 random bytes")
-    return secret
+MIN_SECRET_BYTES = 16
 
 
 class InvalidSettings(SystemExit):
@@ -98,7 +86,7 @@ class Settings(BaseSettings):
         False, description="Let image_url and callback_url name loopback and private addresses."
     )
     fetch_timeout_seconds: float = Field(10, gt=0, le=120, description="Longest fetch of an image by URL.")
-    webhook_secret: Annotated[SecretStr, AfterValidator(_signing_secret)] | None = Field(
+    webhook_secret: SecretStr | None = Field(
         None, description="Signs callbacks (Standard Webhooks, `whsec_` + base64); unset: callbacks are refused."
     )
     webhook_timeout_seconds: float = Field(10, gt=0, le=60, description="Longest wait for a callback's answer.")
@@ -111,11 +99,18 @@ class Settings(BaseSettings):
     @field_validator("webhook_secret")
     @classmethod
     def _can_sign(cls, secret: SecretStr | None) -> SecretStr | None:
+        """Refuse what Standard Webhooks can't sign with; said at the start, not at the first callback."""
         if secret is not None:
+            prefix, _, key = secret.get_secret_value().partition("_")
             try:
-                base64.b64decode(secret.get_secret_value().removeprefix("whsec_"), validate=True)
+                is_usable = prefix == "whsec" and len(base64.b64decode(key, validate=True)) >= MIN_SECRET_BYTES
             except binascii.Error:
-                raise ValueError("it must be whsec_ and base64, such as `openssl rand -base64 32` prints") from None
+                is_usable = False
+            if not is_usable:
+                raise ValueError(
+                    f"it must be whsec_ and the base64 of at least {MIN_SECRET_BYTES} random bytes, "
+                    "such as `openssl rand -base64 32` prints"
+                )
         return secret
 
 

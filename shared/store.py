@@ -70,6 +70,7 @@ class Store:
                 file.flush()
                 os.fsync(file.fileno())
             aside.replace(path)
+            _sync_folder(aside.parent)
         except BaseException:
             aside.unlink(missing_ok=True)
             raise

@@ -32,7 +32,6 @@ LONGER = {
     "shared/jobs.py": "the key map of job records stands at the head of the only module that touches these keys",
     "shared/schemas.py": "the wire contract in one place",
     "training/sample_drawing.py": "drawing commands, one function a garment",
-    "worker/fetcher.py": "everything between a client's URL and a socket, to be reviewed in one piece",
 }
 VAGUE_NAMES = {"utils", "util", "helpers", "helper", "common", "base", "core", "misc", "tools", "stuff", "lib"}
 

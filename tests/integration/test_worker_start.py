@@ -47,7 +47,13 @@ def test_the_photos_of_an_item_whose_job_was_cancelled_do_not_stay_in_the_store(
     store, jobs = Store(settings.store_url), Jobs(redis_client, settings)
     with store.writing("uploads/one/0") as file:
         file.write(b"a photo")
-    parameters = {"item_id": "a", "title": "", "attributes": {}, "image_urls": None, "uploads": ["uploads/one/0"]}
+    parameters: dict[str, object] = {
+        "item_id": "a",
+        "title": "",
+        "attributes": {},
+        "image_urls": None,
+        "uploads": ["uploads/one/0"],
+    }
     job_id = jobs.create(JobKind.IMPORT, parameters)
     jobs.cancel(job_id)
 

@@ -70,7 +70,7 @@ def test_bad_settings_end_the_process_with_the_message_alone() -> None:
     assert InvalidSettings("text").code == "text"
 
 
-@pytest.mark.parametrize("secret", ["whsec_not!base64", "hunter2", "whsec_abc"])
+@pytest.mark.parametrize("secret", ["whsec_not!base64", "hunter2", "whsec_YWJjZGVm", SECRET.removeprefix("whsec_")])
 def test_a_secret_that_cannot_sign_is_refused_and_never_shown(monkeypatch: pytest.MonkeyPatch, secret: str) -> None:
     monkeypatch.setenv("LOOKALIKE_WEBHOOK_SECRET", secret)
     with pytest.raises(InvalidSettings) as refusal:
@@ -116,7 +116,7 @@ def test_each_number_has_its_unit_in_its_name(name: str, field: FieldInfo) -> No
 
 @pytest.mark.parametrize(("name", "field"), FIELDS)
 def test_each_secret_has_a_name_and_a_type_that_hide_it(name: str, field: FieldInfo) -> None:
-    is_secret = SecretStr in {field.annotation, *get_args(field.annotation)}
+    is_secret = SecretStr.__name__ in str(field.annotation)
     assert is_secret == any(word in name for word in ("secret", "password", "token", "key")), name
 
 
