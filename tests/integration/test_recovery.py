@@ -26,6 +26,7 @@ from worker.recovery import recover_jobs
 IMPORT = {"mode": "upsert", "path": "products.csv"}
 ITEM: dict[str, Any] = {"item_id": "a", "uploads": [], "image_urls": None, "title": "", "attributes": {}}
 SEARCH_OF_AN_ITEM = {"source": {"item_id": "a"}, "k": 5}
+KINDS = (JobKind.SEARCH, JobKind.IMPORT)
 CALLBACK = "https://shop.example/hook"
 
 
@@ -154,6 +155,17 @@ def test_a_job_that_waits_behind_others_is_not_sent_again(
     assert redis_client.zscore(ACTIVE_KEY, job_id), "it stays watched over"
 
 
+@pytest.mark.parametrize("parameters", [SEARCH_OF_AN_ITEM, ITEM], ids=["search", "item"])
+def test_a_job_whose_worker_died_is_sent_again_though_others_wait(
+    jobs: Jobs, recover: Any, tasks: TaskSender, redis_client: Redis, parameters: dict[str, Any]
+) -> None:
+    tasks.send("search", "another job")
+    job_id = overdue(jobs, KINDS[parameters is ITEM], parameters, tries=1)
+    recover()
+    task = "write_item" if parameters is ITEM else "search"
+    assert all_waiting(redis_client) == {SEARCH: [("search", "another job"), (task, job_id)]}
+
+
 def test_an_import_goes_on_behind_its_own_chunks_however_often_its_workers_died(
     jobs: Jobs, recover: Any, tasks: TaskSender, redis_client: Redis
 ) -> None:
@@ -168,8 +180,7 @@ def test_an_import_goes_on_behind_its_own_chunks_however_often_its_workers_died(
 def test_a_job_whose_workers_died_each_time_fails_as_worker_lost(
     jobs: Jobs, recover: Any, redis_client: Redis, parameters: dict[str, Any]
 ) -> None:
-    kind = JobKind.SEARCH if parameters is SEARCH_OF_AN_ITEM else JobKind.IMPORT
-    job_id = overdue(jobs, kind, parameters, tries=2)
+    job_id = overdue(jobs, KINDS[parameters is ITEM], parameters, tries=2)
     recover()
     error = jobs.get(job_id).error
     assert error is not None
