@@ -116,7 +116,7 @@ class SearchResult(Wire):
         Field(None, description="Why there are no hits.")
     )
     timings_ms: dict[str, float] = Field(
-        description="Milliseconds per step: queue, fetch, decode, embed, search, total."
+        description="Milliseconds per step: queue, refresh, fetch, decode, embed, search; and total."
     )
 
 
@@ -155,6 +155,9 @@ class ImportResult(Wire):
     failed: int = Field(description="Rows left out; GET /v1/jobs/{id}/errors tells why.")
     deleted: int = Field(description="Items that mode replace deleted.")
     embedded: int = Field(description="Images that had to be embedded; the others were known.")
+    skipped_columns: list[str] = Field(
+        default_factory=list, description="Columns that were not read, since no filter could name them."
+    )
 
 
 class RowError(Wire):
@@ -288,6 +291,6 @@ class Readiness(Wire):
     """Whether the service can take work, part by part."""
 
     ready: bool
-    checks: dict[str, str] = Field(description="`ok`, or what is wrong, for redis, database and queue.")
+    checks: dict[str, str] = Field(description="`ok`, or what is wrong, for redis and database.")
     search_workers: int
     bulk_workers: int

@@ -7,11 +7,14 @@ import tempfile
 import uuid
 from collections.abc import Iterator
 from contextlib import contextmanager
+from datetime import UTC, datetime
 from pathlib import Path
 from typing import BinaryIO, cast
 
 import fsspec
 from fsspec.implementations.local import LocalFileSystem
+
+UPLOAD_TIME = "%Y%m%dT%H%M%S"
 
 
 class Store:
@@ -82,6 +85,21 @@ class Store:
             yield cast(BinaryIO, file)
             file.flush()
             self._fs.put_file(file.name, path)
+
+    @staticmethod
+    def new_upload_folder() -> str:
+        """Return a prefix for what one request brings; it begins with the time, by which leftovers are found."""
+        return f"uploads/{datetime.now(UTC).strftime(UPLOAD_TIME)}-{uuid.uuid4().hex}"
+
+    def remove_old_uploads(self, before: datetime) -> int:
+        """Remove uploads that came before a moment and whose request or job never ended; returns how many."""
+        if not self.exists("uploads"):
+            return 0
+        names = [path.rstrip("/").rpartition("/")[2] for path in self._fs.ls(self._path("uploads"), detail=False)]
+        old = [name for name in names if name < before.astimezone(UTC).strftime(UPLOAD_TIME)]
+        for name in old:
+            self.remove_tree(f"uploads/{name}")
+        return len(old)
 
     def put_stream(self, key: str, stream: BinaryIO) -> None:
         """Keep everything that a stream still holds."""

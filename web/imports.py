@@ -1,6 +1,5 @@
 """POST /v1/imports: a catalogue file, uploaded or on the server already."""
 
-import uuid
 from typing import BinaryIO, cast
 
 from flask import Response
@@ -75,7 +74,7 @@ def _keep_upload(services: Services) -> str:
     stream.seek(0)
     _check_size(services, size)
     ending = "".join(c for c in (file.filename or "").rpartition(".")[2].lower() if c.isalnum())[:8]
-    key = f"uploads/{uuid.uuid4().hex}/catalogue.{ending or 'bin'}"
+    key = f"{services.store.new_upload_folder()}/catalogue.{ending or 'bin'}"
     services.store.put_stream(key, stream)
     return key
 

@@ -1,7 +1,6 @@
 """Single items: read, write, delete, list, and their images."""
 
 import base64
-import uuid
 from typing import Any
 
 from flask import Response, jsonify, request
@@ -150,7 +149,7 @@ def _keep_photos(services: Services) -> list[str]:
     photos = [file.stream.read(settings.upload_max_bytes + 1) for file in files]
     for data in photos:
         read_header(data, max_bytes=settings.upload_max_bytes, max_pixels=settings.image_max_pixels)
-    folder = f"uploads/{uuid.uuid4().hex}"
+    folder = services.store.new_upload_folder()
     keys = [f"{folder}/{number}" for number in range(len(photos))]
     for key, data in zip(keys, photos, strict=True):
         with services.store.writing(key) as file:

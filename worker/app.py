@@ -7,7 +7,6 @@ import logging
 import os
 import socket
 from collections.abc import Callable
-from datetime import UTC, datetime, timedelta
 from threading import Event
 from typing import Any
 
@@ -23,6 +22,7 @@ from shared.schemas import JobKind
 from shared.settings import Settings, load_settings
 from shared.worker_presence import PRESENCE_SECONDS, announce_worker, withdraw_worker
 from worker.callbacks import deliver_callback, dispatch_callbacks
+from worker.clean_up import clean_up
 from worker.embed_missing import embed_missing
 from worker.encoder import EncoderUnavailable
 from worker.heartbeat import repeat
@@ -37,7 +37,6 @@ log = logging.getLogger(__name__)
 # How long a worker may hold a job before recovery takes it for hung; far above what either kind needs.
 IMPORT_STEP_MAX_SECONDS = 3000
 EMBED_MISSING_MAX_SECONDS = 20
-TOMBSTONE_KEPT = timedelta(days=1)
 
 SCHEDULE = {"dispatch_callbacks": 1.0, "recover_jobs": 3.0, "embed_missing": 15.0, "clean_up": 3600.0}
 
@@ -114,6 +113,7 @@ def _add_job_tasks(app: Celery, services: Services, tasks: TaskSender) -> None:
         def work() -> None:
             intake = _intake(services)
             services.jobs.succeed(job_id, write_item(job, services.catalogue, services.store, intake, fetch))
+            clear_uploads(job, services.store)
 
         def fail(error: LookalikeError) -> None:
             services.jobs.fail(job_id, error)
@@ -121,8 +121,8 @@ def _add_job_tasks(app: Celery, services: Services, tasks: TaskSender) -> None:
 
         run(job, IMPORT_STEP_MAX_SECONDS, work, fail)
 
-    def import_step(job_id: str, step: Callable[[ImportRunner, JobRecord], None]) -> None:
-        job = services.jobs.start(job_id, counts_as_attempt=False)
+    def import_step(job_id: str, step: Callable[[ImportRunner, JobRecord], None], is_plan: bool = False) -> None:
+        job = services.jobs.start(job_id, counts_as_attempt=is_plan)  # of a chunk, its own tries count
         if job is None:
             _clear_ended(job_id, services, lambda ended: runner().clear(ended))
             return
@@ -131,7 +131,7 @@ def _add_job_tasks(app: Celery, services: Services, tasks: TaskSender) -> None:
 
     @app.task(name="plan_import")
     def plan_import_task(job_id: str) -> None:
-        import_step(job_id, lambda imports, job: imports.plan(job))
+        import_step(job_id, lambda imports, job: imports.plan(job), is_plan=True)
 
     @app.task(name="import_chunk")
     def import_chunk_task(job_id: str, number: int) -> None:
@@ -170,8 +170,7 @@ def _add_upkeep_tasks(app: Celery, services: Services, tasks: TaskSender) -> Non
 
     @app.task(name="clean_up")
     def clean_up_task() -> None:
-        with services.catalogue.change() as change:
-            change.purge_tombstones(datetime.now(UTC) - TOMBSTONE_KEPT)
+        clean_up(services.catalogue, services.jobs, services.store, settings)
 
 
 def _connect_signals(services: Services, settings: Settings) -> None:

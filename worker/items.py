@@ -45,7 +45,6 @@ def write_item(job: JobRecord, catalogue: Catalogue, store: Store, intake: Intak
     with catalogue.change() as change:
         change.add_embeddings(intake.encoder_id, prepared.vectors)
         change.put([item for _, item in prepared.items])
-    clear_uploads(job, store)
     result = ImportResult(rows=1, imported=1, failed=0, deleted=0, embedded=len(prepared.vectors))
     return result.model_dump()
 

@@ -75,8 +75,8 @@ def test_damaged_exif_does_not_refuse_the_photo() -> None:
     assert difference(decode(data), picture()) < 2
 
 
-@pytest.mark.parametrize("name", ["GIF", "WEBP", "AVIF", "PNG"])
-def test_of_an_animation_the_first_frame_is_taken(name: str) -> None:
+@pytest.mark.parametrize("name", ["GIF", "WEBP", "AVIF", "PNG", "MPO"])
+def test_of_an_animation_or_a_set_the_first_picture_is_taken(name: str) -> None:
     first, second = Image.new("RGB", (20, 20), (255, 0, 0)), Image.new("RGB", (20, 20), (0, 0, 255))
     data = encoded(first, name, save_all=True, append_images=[second], duration=100)
     assert difference(decode(data), first) < 3

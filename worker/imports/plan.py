@@ -22,6 +22,19 @@ def chunk_key(job_id: str, number: int) -> str:
     return f"imports/{job_id}/{number:06d}.ndjson"
 
 
+def _notes_key(job_id: str) -> str:
+    return f"imports/{job_id}/notes.json"
+
+
+def skipped_columns(store: Store, job_id: str) -> list[str]:
+    """Return the columns that a planned import doesn't read."""
+    try:
+        with store.open(_notes_key(job_id)) as file:
+            return list(json.load(file)["skipped_columns"])
+    except FileNotFoundError:
+        return []
+
+
 def plan_import(reader: CatalogueReader, job_id: str, chunk_rows: int, catalogue: Catalogue, store: Store) -> None:
     """Read a catalogue file through, and record its chunks and its bad rows, all at once.
 
@@ -35,6 +48,8 @@ def plan_import(reader: CatalogueReader, job_id: str, chunk_rows: int, catalogue
         with store.writing(chunk_key(job_id, len(sizes))) as file:
             file.writelines(json.dumps(asdict(row), separators=(",", ":")).encode() + b"\n" for row in chunk)
         sizes.append(len(chunk))
+    with store.writing(_notes_key(job_id)) as file:
+        file.write(json.dumps({"skipped_columns": reader.skipped_columns}).encode())
     with catalogue.change() as change:
         record_errors(change, job_id, ((row.line, row.item_id, row.error.code, row.error.detail) for row in rejected))
         counters = {"attempts": 0, "is_done": False, "imported": 0, "embedded": 0}

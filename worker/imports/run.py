@@ -16,7 +16,7 @@ from shared.store import Store
 from shared.tables import ImportChunkRow
 from worker.fetcher import GuardedFetcher
 from worker.imports.intake import Intake, Prepared
-from worker.imports.plan import Chunks, chunk_key, plan_import, read_chunk, record_errors
+from worker.imports.plan import Chunks, chunk_key, plan_import, read_chunk, record_errors, skipped_columns
 from worker.imports.sources import open_import
 
 log = logging.getLogger(__name__)
@@ -42,6 +42,11 @@ class ImportRunner:
         """
         chunks = Chunks(self.catalogue)
         if not chunks.all(job.id):
+            tries = self.settings.job_max_attempts
+            if job.attempts > tries:
+                raise WorkerLost(
+                    f"The worker died {tries} times while it read the file. Split it, or check its format."
+                )
             with open_import(job.parameters, self.settings, self.store, self.fetcher) as opened:
                 plan_import(
                     opened.read_catalogue(), job.id, self.settings.import_chunk_rows, self.catalogue, self.store
@@ -126,7 +131,12 @@ class ImportRunner:
                 deleted = change.delete_absent(job.id)
         embedded = sum(chunk.embedded for chunk in chunks)
         result = ImportResult(
-            rows=imported + failed, imported=imported, failed=failed, deleted=deleted, embedded=embedded
+            rows=imported + failed,
+            imported=imported,
+            failed=failed,
+            deleted=deleted,
+            embedded=embedded,
+            skipped_columns=skipped_columns(self.store, job.id),
         )
         self.jobs.succeed(job.id, result.model_dump())
         self.clear(job)

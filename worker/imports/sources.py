@@ -23,7 +23,7 @@ class OpenedImport:
 
     Attributes:
         images: reads the photos that rows name.
-        read_catalogue: opens the table; raises InvalidImport. Only planning needs it, and in a ZIP it is unpacked first.
+        read_catalogue: opens the table, or raises InvalidImport; only planning needs it.
     """
 
     images: ImageSource

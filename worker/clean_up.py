@@ -1,0 +1,51 @@
+"""Removing what nobody will ask for again: old tombstones, the bookkeeping of old imports, left-over uploads."""
+
+import logging
+from datetime import UTC, datetime, timedelta
+
+from sqlalchemy import delete, select
+
+from shared.catalogue import Catalogue
+from shared.errors import JobNotFound
+from shared.jobs import Jobs
+from shared.settings import Settings
+from shared.store import Store
+from shared.tables import ImportChunkRow, ImportErrorRow
+
+log = logging.getLogger(__name__)
+
+# A worker that was cut off for longer than this builds its index anew.
+TOMBSTONES_KEPT = timedelta(days=1)
+
+
+def clean_up(catalogue: Catalogue, jobs: Jobs, store: Store, settings: Settings) -> None:
+    """Remove leftovers; safe to run at any time, and twice."""
+    now = datetime.now(UTC)
+    with catalogue.change() as change:
+        purged = change.purge_tombstones(now - TOMBSTONES_KEPT)
+    forgotten = _forget_imports(catalogue, jobs, store)
+    # Twice the life of a job, counted from its last sign of life: nothing can still need such an upload.
+    uploads = store.remove_old_uploads(now - 2 * timedelta(seconds=settings.job_ttl_seconds))
+    log.info("Cleaned up %d tombstones, %d imports, %d uploads", purged, forgotten, uploads)
+
+
+def _forget_imports(catalogue: Catalogue, jobs: Jobs, store: Store) -> int:
+    """Forget chunks and errors of imports whose job record has expired."""
+    with catalogue.engine.connect() as connection:
+        chunks = select(ImportChunkRow.job_id).distinct()
+        known = set(connection.execute(chunks.union(select(ImportErrorRow.job_id))).scalars())
+    gone = [job_id for job_id in known if not _exists(jobs, job_id)]
+    for job_id in gone:
+        with catalogue.change() as change:
+            for table in (ImportChunkRow, ImportErrorRow):
+                change.session.execute(delete(table).where(table.job_id == job_id))
+        store.remove_tree(f"imports/{job_id}")
+    return len(gone)
+
+
+def _exists(jobs: Jobs, job_id: str) -> bool:
+    try:
+        jobs.get(job_id)
+    except JobNotFound:
+        return False
+    return True
