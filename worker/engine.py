@@ -6,7 +6,6 @@ from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
 from datetime import UTC, datetime
-from threading import Lock
 from typing import Any
 
 import numpy as np
@@ -89,8 +88,6 @@ class Engine:
         self._embeddings = embeddings
         self._similar = similar
         self._fetch = fetch
-        # One forward pass at a time has all cores; two at once would only take turns on them.
-        self._encoding = Lock()
 
     def search(self, job: JobRecord, image: bytes | None) -> dict[str, Any]:
         """Answer a search job.
@@ -154,7 +151,7 @@ class Engine:
                 max_pixels=self._settings.image_max_pixels,
                 crop=Crop.model_validate(crop) if crop else None,
             )
-        with steps.time("embed"), self._encoding:
+        with steps.time("embed"):
             return self._encoder.encode([upright])
 
     def _photo_query(
