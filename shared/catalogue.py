@@ -80,12 +80,6 @@ class Catalogue:
         with self.engine.connect() as connection:
             return State(*connection.execute(select(*columns)).one())
 
-    def count(self) -> int:
-        """Return the number of items."""
-        with self.engine.connect() as connection:
-            statement = select(func.count()).select_from(ItemRow).where(ItemRow.is_deleted.is_(False))
-            return connection.execute(statement).scalar_one()
-
     def item(self, item_id: str) -> Item:
         """Return one item.
 

@@ -63,13 +63,14 @@ class CatalogueChange:
         if self._is_dirty:
             self._session.execute(update(CatalogueState).values(seq=self._seq))
 
-    def put(self, items: Sequence[ItemChange], import_job: str | None = None) -> int:
+    def put(self, items: Sequence[ItemChange], as_of: datetime | None = None) -> int:
         """Add items, or make them as given; an item that is so already is not touched.
 
         Args:
             items: with different ids; an image's bytes must be in the store and its embedding, where there is to
                 be one, added before or in this change.
-            import_job: id of the import that brings them.
+            as_of: when this was asked for; None means now. An item that was written or deleted by a newer request
+                stays as that one wanted it.
 
         Returns:
             How many items were added or changed.
@@ -77,17 +78,23 @@ class CatalogueChange:
         Raises:
             AttributeTypeMismatch: if a value has another type than its field has in the catalogue.
         """
-        self._declare_types(items)
+        as_of = as_of or datetime.now(UTC)
         ids = [item.id for item in items]
         present = {row.id: row for row in self._session.scalars(select(ItemRow).where(ItemRow.id.in_(ids)))}
+        due = [item for item in items if item.id not in present or present[item.id].as_of <= as_of]
+        self._declare_types(due)
         images = self._images_of(ids)
-        changed = [item for item in items if not _is_same(item, present.get(item.id), images.get(item.id, []))]
+        changed = [item for item in due if not _is_same(item, present.get(item.id), images.get(item.id, []))]
         for item in changed:
-            self._write_item(item, images.get(item.id, []))
-        if import_job is not None:
-            self._session.execute(update(ItemRow).where(ItemRow.id.in_(ids)).values(import_job=import_job))
+            self._write_item(item, images.get(item.id, []), as_of)
+        confirmed = ItemRow.id.in_([item.id for item in due])
+        self._session.execute(update(ItemRow).where(confirmed).values(as_of=as_of))
         self._is_dirty |= bool(changed)
         return len(changed)
+
+    def attribute_types(self) -> dict[str, str]:
+        """Return the types of the fields, which nobody else can change now."""
+        return dict(self._session.execute(select(AttributeRow.name, AttributeRow.type)).all())
 
     def is_absent(self, item_id: str) -> bool:
         """Tell whether the catalogue has no such item."""
@@ -95,7 +102,7 @@ class CatalogueChange:
         return row is None or row.is_deleted
 
     def _declare_types(self, items: Sequence[ItemChange]) -> None:
-        known = dict(self._session.execute(select(AttributeRow.name, AttributeRow.type)).all())
+        known = self.attribute_types()
         for item in items:
             for name, value in item.attributes.items():
                 if known.setdefault(name, type_of(value)) != type_of(value):
@@ -116,8 +123,9 @@ class CatalogueChange:
             images.setdefault(image.item_id, []).append(image)
         return images
 
-    def _write_item(self, item: ItemChange, images: Sequence[ItemImageRow]) -> None:
+    def _write_item(self, item: ItemChange, images: Sequence[ItemImageRow], as_of: datetime) -> None:
         values = {
+            "as_of": as_of,
             "title": item.title,
             "attributes": dict(item.attributes),
             "is_deleted": False,
@@ -139,44 +147,51 @@ class CatalogueChange:
             if rows:
                 self._session.execute(insert(ItemImageRow), rows)
 
-    def delete(self, ids: Collection[str]) -> int:
-        """Delete items; returns how many there were. A tombstone tells every index."""
+    def delete(self, ids: Collection[str], as_of: datetime | None = None) -> int:
+        """Delete items; returns how many there were. A tombstone tells every index, and older work still to come."""
         statement = select(ItemRow.id).where(ItemRow.id.in_(ids), ItemRow.is_deleted.is_(False))
         found = self._session.scalars(statement).all()
         if found:
             for table in (ItemAttributeRow, ItemImageRow):
                 self._session.execute(delete(table).where(table.item_id.in_(found)))
-            tombstone = {"is_deleted": True, "seq": self._seq, "attributes": {}, "updated_at": datetime.now(UTC)}
-            self._session.execute(update(ItemRow).where(ItemRow.id.in_(found)).values(**tombstone))
+            now = datetime.now(UTC)
+            tombstone = {"is_deleted": True, "attributes": {}, "updated_at": now, "as_of": as_of or now}
+            self._session.execute(update(ItemRow).where(ItemRow.id.in_(found)).values(seq=self._seq, **tombstone))
             self._is_dirty = True
         return len(found)
 
-    def delete_absent(self, import_job: str, page: int = 500) -> int:
-        """Delete every item that an import in mode replace did not bring; one whose row failed stays as it was."""
+    def delete_absent(self, import_job: str, as_of: datetime, page: int = 500) -> int:
+        """Delete every item that an import in mode replace does not name.
+
+        All that it does name was put with the import's `as_of`, or is newer; a row that failed keeps its item.
+
+        Returns:
+            How many items this import deleted, the same number when it is called again.
+        """
         failed = select(ImportErrorRow.item_id).where(
             ImportErrorRow.job_id == import_job, ImportErrorRow.item_id.is_not(None)
         )
-        absent = select(ItemRow.id).where(
-            ItemRow.is_deleted.is_(False),
-            ItemRow.import_job.is_distinct_from(import_job),
-            ItemRow.id.not_in(failed),
-        )
-        deleted = 0
-        while ids := self._session.scalars(absent.limit(page)).all():
-            deleted += self.delete(ids)
-        return deleted
+        is_absent = (ItemRow.is_deleted.is_(False), ItemRow.as_of < as_of, ItemRow.id.not_in(failed))
+        while ids := self._session.scalars(select(ItemRow.id).where(*is_absent).limit(page)).all():
+            self.delete(ids, as_of)
+        deleted = select(func.count()).select_from(ItemRow).where(ItemRow.is_deleted.is_(True), ItemRow.as_of == as_of)
+        return self._session.execute(deleted).scalar_one()
 
     def add_embeddings(self, encoder_id: str, vectors: Mapping[str, bytes]) -> None:
-        """Keep embeddings (little-endian float32) by the hash of their image; a known one stays."""
-        rows = [{"encoder_id": encoder_id, "sha256": sha256, "vector": vector} for sha256, vector in vectors.items()]
-        if rows:
-            self._session.execute(self._insert(EmbeddingRow).on_conflict_do_nothing(), rows)
+        """Keep embeddings (little-endian float32) by the hash of their image; a known one stays.
 
-    def touch_items_of(self, hashes: Collection[str]) -> None:
-        """Have every index look again at the items that own these images, whose embeddings are new."""
-        owners = select(ItemImageRow.item_id).where(ItemImageRow.sha256.in_(hashes))
-        self._session.execute(update(ItemRow).where(ItemRow.id.in_(owners)).values(seq=self._seq))
-        self._is_dirty = True
+        Every index looks again at the items that own these images: until now it could not hold them.
+        """
+        known = select(EmbeddingRow.sha256).where(
+            EmbeddingRow.encoder_id == encoder_id, EmbeddingRow.sha256.in_(vectors)
+        )
+        new = vectors.keys() - set(self._session.scalars(known))
+        if new:
+            rows = [{"encoder_id": encoder_id, "sha256": sha256, "vector": vectors[sha256]} for sha256 in new]
+            self._session.execute(insert(EmbeddingRow), rows)
+            owners = select(ItemImageRow.item_id).where(ItemImageRow.sha256.in_(new))
+            touched = update(ItemRow).where(ItemRow.id.in_(owners)).values(seq=self._seq).returning(ItemRow.id)
+            self._is_dirty |= bool(self._session.scalars(touched).all())
 
     def activate(self, release_id: str, encoder_id: str, manifest: Mapping[str, Any]) -> None:
         """Register a release, if it is new, and let searches use it."""

@@ -161,6 +161,16 @@ class Jobs:
             return None
         return self.get(job_id)
 
+    def return_attempt(self, job_id: str) -> None:
+        """Take back the try that `start` counted, since the job itself is not to blame for its failure."""
+        if self._redis.hexists(job_key(job_id), "kind"):
+            self._redis.hincrby(job_key(job_id), "attempts", -1)
+
+    def active(self) -> list[str]:
+        """Return the ids of all jobs that wait or run."""
+        found = cast("list[bytes]", self._redis.zrange(ACTIVE_KEY, 0, -1))
+        return [job_id.decode() for job_id in found]
+
     def renew(self, job_id: str, seconds: float | None = None) -> None:
         """Prolong the lease of a job that has not ended, and keep its record from expiring meanwhile."""
         lease_end = time.time() + (self._settings.job_lease_seconds if seconds is None else seconds)

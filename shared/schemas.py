@@ -151,9 +151,10 @@ class ImportResult(Wire):
     """What an import did."""
 
     rows: int
-    imported: int = Field(description="Rows whose item was added, changed or found to be up to date.")
+    imported: int = Field(description="Rows whose item was added, changed, or was as the row says or newer.")
     failed: int = Field(description="Rows left out; GET /v1/jobs/{id}/errors tells why.")
     deleted: int = Field(description="Items that mode replace deleted.")
+    deletion_skipped: str | None = Field(None, description="Why mode replace deleted nothing, where that is so.")
     embedded: int = Field(description="Images that had to be embedded; the others were known.")
     skipped_columns: list[str] = Field(
         default_factory=list, description="Columns that were not read, since no filter could name them."

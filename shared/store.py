@@ -5,7 +5,7 @@ import os
 import shutil
 import tempfile
 import uuid
-from collections.abc import Iterator
+from collections.abc import Collection, Iterator
 from contextlib import contextmanager
 from datetime import UTC, datetime
 from pathlib import Path
@@ -91,12 +91,18 @@ class Store:
         """Return a prefix for what one request brings; it begins with the time, by which leftovers are found."""
         return f"uploads/{datetime.now(UTC).strftime(UPLOAD_TIME)}-{uuid.uuid4().hex}"
 
-    def remove_old_uploads(self, before: datetime) -> int:
-        """Remove uploads that came before a moment and whose request or job never ended; returns how many."""
+    def remove_old_uploads(self, before: datetime, needed: Collection[str]) -> int:
+        """Remove uploads that came before a moment, but for the needed ones; returns how many.
+
+        Args:
+            before: when they came at the latest.
+            needed: keys of files that jobs still name.
+        """
         if not self.exists("uploads"):
             return 0
         names = [path.rstrip("/").rpartition("/")[2] for path in self._fs.ls(self._path("uploads"), detail=False)]
-        old = [name for name in names if name < before.astimezone(UTC).strftime(UPLOAD_TIME)]
+        kept = {key.split("/")[1] for key in needed}
+        old = [name for name in names if name < before.astimezone(UTC).strftime(UPLOAD_TIME) and name not in kept]
         for name in old:
             self.remove_tree(f"uploads/{name}")
         return len(old)

@@ -82,7 +82,11 @@ class ReleaseRow(Table):
 
 
 class ItemRow(Table):
-    """A product; a deleted one stays as a tombstone until workers have seen it go."""
+    """A product; a deleted one stays as a tombstone until workers have seen it go.
+
+    `as_of` is the moment of the newest request that said how the item shall be: work that was asked for earlier but
+    is done later must not undo it. `updated_at` is when it was last changed.
+    """
 
     __tablename__ = "item"
     id: Mapped[str] = mapped_column(String(128), primary_key=True)
@@ -90,7 +94,7 @@ class ItemRow(Table):
     attributes: Mapped[dict[str, Any]] = mapped_column(JSON)
     is_deleted: Mapped[bool] = mapped_column(Boolean)
     seq: Mapped[int] = mapped_column(BigInteger, index=True)
-    import_job: Mapped[str | None] = mapped_column(String(64))
+    as_of: Mapped[datetime] = mapped_column(UtcDateTime)
     updated_at: Mapped[datetime] = mapped_column(UtcDateTime)
 
 

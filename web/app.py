@@ -18,6 +18,7 @@ from shared.settings import Settings, load_settings
 from shared.store import Store
 from web.documentation import component_schemas
 from web.errors import register_error_handlers, validation_response
+from web.forms import FORM_OVERHEAD_BYTES, JSON_MAX_BYTES
 from web.imports import create_imports_api
 from web.items import create_items_api
 from web.jobs import create_jobs_api
@@ -28,7 +29,6 @@ from web.services import Services
 
 API_VERSION = "1.0.0"
 DESCRIPTION = "Find the products that look most alike. Send a photo, poll the job or take a webhook."
-FORM_OVERHEAD_BYTES = 1024 * 1024
 PAGE_POLICY = (
     "default-src 'self'; img-src 'self' blob: data:; object-src 'none'; base-uri 'none'; frame-ancestors 'none'"
 )
@@ -69,8 +69,7 @@ def create_app(settings: Settings | None = None) -> OpenAPI:
     )
     app.openapi_version = "3.1.0"
     app.config["SWAGGER_CONFIG"] = {"validatorUrl": None}  # else the page sends our address to validator.swagger.io
-    # Larger than any accepted file: what is too large is refused before it is read, and by its own code after.
-    app.config["MAX_CONTENT_LENGTH"] = max(settings.import_max_bytes, settings.upload_max_bytes) + FORM_OVERHEAD_BYTES
+    app.config["MAX_CONTENT_LENGTH"] = JSON_MAX_BYTES  # endpoints that take a form raise it themselves
     app.config["MAX_FORM_MEMORY_SIZE"] = FORM_OVERHEAD_BYTES
     app.json.sort_keys = False  # type: ignore[attr-defined]
     register_error_handlers(app)

@@ -5,15 +5,41 @@ from typing import Any
 
 from flask import request
 from werkzeug.datastructures import FileStorage
+from werkzeug.exceptions import RequestEntityTooLarge
+from werkzeug.wsgi import LimitedStream
 
-from shared.errors import InvalidParameter
+from shared.errors import InvalidParameter, LookalikeError
 
 JSON_MAX_BYTES = 1024 * 1024
+FORM_OVERHEAD_BYTES = 1024 * 1024
 
 
 def is_multipart() -> bool:
     """Tell whether the request is a multipart form."""
     return request.mimetype == "multipart/form-data"
+
+
+def receive_form(max_bytes: int, too_large: LookalikeError) -> None:
+    """Receive the form; what is too large is refused before it is received, or as soon as it shows.
+
+    Args:
+        max_bytes: most bytes of all its files together.
+        too_large: how a larger form is refused.
+    """
+    limit = max_bytes + FORM_OVERHEAD_BYTES
+    request.max_content_length = limit
+    try:
+        request.form  # noqa: B018 - reading it receives the whole form, files included
+    except RequestEntityTooLarge:
+        if _is_longer_than(limit):
+            raise too_large from None
+        raise  # one of its text fields is
+
+
+def _is_longer_than(limit: int) -> bool:
+    if request.content_length is not None:
+        return request.content_length > limit
+    return isinstance(request.stream, LimitedStream) and request.stream.is_exhausted  # sent in chunks
 
 
 def form_fields(json_fields: tuple[str, ...] = ()) -> dict[str, Any]:
@@ -38,7 +64,6 @@ def json_body() -> dict[str, Any]:
     Raises:
         InvalidParameter: if the body is not one.
     """
-    request.max_content_length = JSON_MAX_BYTES
     if not request.is_json:
         raise InvalidParameter("Send a JSON object with Content-Type: application/json, or a multipart form.")
     try:

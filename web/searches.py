@@ -1,19 +1,20 @@
 """POST /v1/searches: by uploaded photo, by image_url, by item_id."""
 
 import hashlib
+import time
 from typing import Any
 
 from flask import Response
 from flask_openapi import APIBlueprint, Tag
 
-from shared.errors import CallbackNotConfigured
+from shared.errors import CallbackNotConfigured, ImageTooLarge
 from shared.filters import compile_filter
 from shared.image_header import read_header
 from shared.result_cache import ResultCache
 from shared.schemas import AnsweredFrom, Job, JobKind, SearchParameters, SearchRequest
 from shared.urls import check_url
 from web.documentation import PROBLEM_RESPONSES, multipart_or_json
-from web.forms import form_fields, is_multipart, json_body, uploaded_files
+from web.forms import form_fields, is_multipart, json_body, receive_form, uploaded_files
 from web.services import Services
 from web.waiting import accepts_cached, job_response, send_and_answer
 
@@ -35,8 +36,10 @@ def create_searches_api(services: Services) -> APIBlueprint:
         """202 with a job to poll. 200 with the finished job where `Prefer: wait=N` was enough, or where the answer
         to the same photo and parameters was known already. `Cache-Control: no-cache` asks for a fresh answer.
         """
+        started = time.perf_counter()
         image: bytes | None = None
         if is_multipart():
+            receive_form(services.settings.upload_max_bytes, _too_large(services))
             parameters = SearchParameters.model_validate(form_fields(("filter", "crop")))
             image = _uploaded_photo(services)
             source: dict[str, Any] = {"sha256": hashlib.sha256(image).hexdigest()}
@@ -53,8 +56,9 @@ def create_searches_api(services: Services) -> APIBlueprint:
             JobKind.SEARCH, job_parameters, image=None if cached else image, callback_url=callback_url
         )
         if cached is not None:
-            services.jobs.succeed(job_id, cached)
-            return job_response(services, services.jobs.get(job_id))
+            elapsed_ms = round((time.perf_counter() - started) * 1000, 3)
+            services.jobs.succeed(job_id, {**cached, "timings_ms": {"total": elapsed_ms}})
+            return job_response(services, services.jobs.get(job_id), is_awaited=True)
         return send_and_answer(services, job_id, "search")
 
     return api
@@ -103,4 +107,4 @@ def _known_result(services: Services, source: dict[str, Any], asked: dict[str, A
     result = services.results.get(ResultCache.key(state.release_id, state.seq, f"{name}:{value}", asked))
     if result is None:
         return None
-    return {**result, "answered_from": AnsweredFrom.RESULT_CACHE.value, "timings_ms": {"total": 0.0}}
+    return {**result, "answered_from": AnsweredFrom.RESULT_CACHE.value}

@@ -13,7 +13,8 @@ from typing import Any
 from celery import Celery
 from celery.signals import setup_logging, worker_init, worker_ready, worker_shutting_down
 from redis.exceptions import RedisError
-from sqlalchemy.exc import OperationalError, SQLAlchemyError
+from sqlalchemy.exc import InterfaceError, OperationalError, SQLAlchemyError
+from sqlalchemy.exc import TimeoutError as PoolTimeout
 
 from shared.errors import DatabaseUnavailable, DeadlineExceeded, Internal, JobNotFound, LookalikeError
 from shared.job_record import JobRecord
@@ -37,6 +38,8 @@ log = logging.getLogger(__name__)
 # How long a worker may hold a job before recovery takes it for hung; far above what either kind needs.
 IMPORT_STEP_MAX_SECONDS = 3000
 EMBED_MISSING_MAX_SECONDS = 20
+
+DATABASE_FAILURES = (OperationalError, InterfaceError, PoolTimeout)
 
 SCHEDULE = {"dispatch_callbacks": 1.0, "recover_jobs": 3.0, "embed_missing": 15.0, "clean_up": 3600.0}
 
@@ -67,7 +70,13 @@ def _add_job_tasks(app: Celery, services: Services, tasks: TaskSender) -> None:
         parts = (settings, services.jobs, services.catalogue, services.store, services.fetcher)
         return ImportRunner(*parts, _intake(services), tasks)
 
-    def run(job: JobRecord, max_seconds: float, work: Callable[[], Any], fail: Callable[[LookalikeError], Any]) -> None:
+    def run(
+        job: JobRecord,
+        max_seconds: float,
+        work: Callable[[], Any],
+        fail: Callable[[LookalikeError], Any],
+        is_counted: bool = True,
+    ) -> None:
         """Do a job's work under its lease; a failure of the job ends it, one of Redis leaves it to recovery."""
         with services.leases.holding(job.id, max_seconds):
             try:
@@ -76,9 +85,11 @@ def _add_job_tasks(app: Celery, services: Services, tasks: TaskSender) -> None:
                 fail(error)
             except RedisError:
                 raise
-            except OperationalError:
+            except DATABASE_FAILURES:
                 log.exception("Job %s: the database failed", job.id)
                 if job.kind is JobKind.IMPORT:
+                    if is_counted:
+                        services.jobs.return_attempt(job.id)
                     raise  # its rows are in the store: recovery goes on with it when the database is back
                 fail(DatabaseUnavailable("The catalogue could not be read. Search again in a moment."))
             except Exception:  # the one place where an unforeseen error becomes a failed job
@@ -127,7 +138,7 @@ def _add_job_tasks(app: Celery, services: Services, tasks: TaskSender) -> None:
             _clear_ended(job_id, services, lambda ended: runner().clear(ended))
             return
         imports = runner()
-        run(job, IMPORT_STEP_MAX_SECONDS, lambda: step(imports, job), lambda error: imports.fail(job, error))
+        run(job, IMPORT_STEP_MAX_SECONDS, lambda: step(imports, job), lambda error: imports.fail(job, error), is_plan)
 
     @app.task(name="plan_import")
     def plan_import_task(job_id: str) -> None:
@@ -170,7 +181,7 @@ def _add_upkeep_tasks(app: Celery, services: Services, tasks: TaskSender) -> Non
 
     @app.task(name="clean_up")
     def clean_up_task() -> None:
-        clean_up(services.catalogue, services.jobs, services.store, settings)
+        clean_up(services.catalogue, services.jobs, services.store)
 
 
 def _connect_signals(services: Services, settings: Settings) -> None:

@@ -8,7 +8,6 @@ from sqlalchemy import delete, select
 from shared.catalogue import Catalogue
 from shared.errors import JobNotFound
 from shared.jobs import Jobs
-from shared.settings import Settings
 from shared.store import Store
 from shared.tables import ImportChunkRow, ImportErrorRow
 
@@ -16,16 +15,17 @@ log = logging.getLogger(__name__)
 
 # A worker that was cut off for longer than this builds its index anew.
 TOMBSTONES_KEPT = timedelta(days=1)
+UPLOADS_KEPT = timedelta(days=1)
 
 
-def clean_up(catalogue: Catalogue, jobs: Jobs, store: Store, settings: Settings) -> None:
+def clean_up(catalogue: Catalogue, jobs: Jobs, store: Store) -> None:
     """Remove leftovers; safe to run at any time, and twice."""
     now = datetime.now(UTC)
     with catalogue.change() as change:
         purged = change.purge_tombstones(now - TOMBSTONES_KEPT)
     forgotten = _forget_imports(catalogue, jobs, store)
-    # Twice the life of a job, counted from its last sign of life: nothing can still need such an upload.
-    uploads = store.remove_old_uploads(now - 2 * timedelta(seconds=settings.job_ttl_seconds))
+    # What no job names was sent with a request that died; the margin is for requests that are under way.
+    uploads = store.remove_old_uploads(now - UPLOADS_KEPT, _needed_uploads(jobs))
     log.info("Cleaned up %d tombstones, %d imports, %d uploads", purged, forgotten, uploads)
 
 
@@ -49,3 +49,15 @@ def _exists(jobs: Jobs, job_id: str) -> bool:
     except JobNotFound:
         return False
     return True
+
+
+def _needed_uploads(jobs: Jobs) -> list[str]:
+    """Return the keys of the files that came with jobs which have not ended."""
+    needed: list[str] = []
+    for job_id in jobs.active():
+        try:
+            parameters = jobs.get(job_id).parameters
+        except JobNotFound:
+            continue
+        needed += [parameters["upload"]] if "upload" in parameters else parameters.get("uploads", [])
+    return needed

@@ -38,6 +38,5 @@ def embed_missing(catalogue: Catalogue, store: Store, intake: Intake, max_second
         if vectors:
             with catalogue.change() as change:
                 change.add_embeddings(intake.encoder_id, vectors)
-                change.touch_items_of(vectors)
         done += len(vectors)
     return done

@@ -44,7 +44,7 @@ def write_item(job: JobRecord, catalogue: Catalogue, store: Store, intake: Intak
         raise error
     with catalogue.change() as change:
         change.add_embeddings(intake.encoder_id, prepared.vectors)
-        change.put([item for _, item in prepared.items])
+        change.put([item for _, item in prepared.items], as_of=job.created_at)
     result = ImportResult(rows=1, imported=1, failed=0, deleted=0, embedded=len(prepared.vectors))
     return result.model_dump()
 

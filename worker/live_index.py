@@ -25,7 +25,7 @@ class LiveIndex:
         self._index = index
         self._encoder_id = encoder_id
         self._seq = 0
-        self._rows_of: dict[str, list[int]] = {}
+        self._rows_of: dict[str, set[int]] = {}
         self._item_of: dict[int, str] = {}
         self._refreshing = Lock()
 
@@ -40,7 +40,8 @@ class LiveIndex:
             state = self._catalogue.state()
             # Tombstones above our seq may have been purged: what they would have removed is unknown, so start anew.
             if state.purged_seq > self._seq and self._rows_of:
-                self._remove(list(self._rows_of))
+                self._remove(list(self._item_of))
+                self._rows_of.clear()
                 self._seq = 0
             if state.seq > self._seq:
                 for items in self._catalogue.changed_items(self._encoder_id, self._seq, state.seq):
@@ -49,19 +50,25 @@ class LiveIndex:
             return self._seq
 
     def _apply(self, items: list[IndexedItem]) -> None:
-        self._remove([item.item_id for item in items])
-        rows = [row for item in items for row, _ in item.rows]
-        if not rows:
-            return
-        vectors = np.stack([np.frombuffer(vector, dtype="<f4") for item in items for _, vector in item.rows])
-        for item in items:
-            if item.rows:
-                self._rows_of[item.item_id] = [row for row, _ in item.rows]
-                self._item_of.update({row: item.item_id for row, _ in item.rows})
-        self._index.add(np.array(rows, dtype=np.int64), vectors.astype(np.float32, copy=False))
+        """Bring some items up to date. A row never changes its embedding, so only its coming and going counts.
 
-    def _remove(self, item_ids: list[str]) -> None:
-        rows = [row for item_id in item_ids for row in self._rows_of.pop(item_id, ())]
+        What comes is added before what goes is removed: a search meanwhile misses no item.
+        """
+        added: dict[int, bytes] = {}
+        removed: list[int] = []
+        for item in items:
+            wanted, present = dict(item.rows), self._rows_of.pop(item.item_id, set())
+            added.update({row: vector for row, vector in wanted.items() if row not in present})
+            removed += present - wanted.keys()
+            if wanted:
+                self._rows_of[item.item_id] = set(wanted)
+                self._item_of.update(dict.fromkeys(wanted, item.item_id))
+        if added:
+            vectors = np.stack([np.frombuffer(vector, dtype="<f4") for vector in added.values()])  # (n, dim)
+            self._index.add(np.array(list(added), dtype=np.int64), vectors.astype(np.float32, copy=False))
+        self._remove(removed)
+
+    def _remove(self, rows: list[int]) -> None:
         self._index.remove(np.array(rows, dtype=np.int64))
         for row in rows:
             self._item_of.pop(row, None)
@@ -105,13 +112,13 @@ class LiveIndex:
         return best
 
     def follow(self, interval_seconds: float, stopped: Event) -> Thread:
-        """Refresh in the background until `stopped` is set; a database that is away is tried again."""
+        """Refresh in the background until `stopped` is set; what fails is logged and tried again."""
 
         def loop() -> None:
             while not stopped.wait(interval_seconds):
                 try:
                     self.refresh()
-                except SQLAlchemyError as error:
+                except (SQLAlchemyError, ValueError) as error:
                     log.warning("The index can't follow the catalogue: %s", error)
 
         thread = Thread(target=loop, name="follow-catalogue", daemon=True)

@@ -126,3 +126,33 @@ def test_prefer_wait_answers_with_the_finished_import(scratch_stack: Stack) -> N
     answer = scratch_stack.post("/v1/imports", files={"file": ("c.csv", table)}, headers={"Prefer": "wait=29"})
     assert (answer.status_code, answer.headers["Preference-Applied"]) == (200, "wait=29")
     assert (answer.json()["status"], answer.json()["result"]["failed"]) == ("succeeded", 1)
+
+
+def test_replace_deletes_nothing_where_a_row_may_name_any_item(scratch_stack: Stack) -> None:
+    archive = {"p.csv": csv_of(ROWS), **pictures_of(ROWS)}
+    assert scratch_stack.imported(zip_of(archive), "c.zip")["result"]["imported"] == 3
+    latin_1 = "id,title,image,colour\nbag,Bag,bag.png,red\ncaf\u00e9,Coat,coat.png,red\n".encode("latin-1")
+    job = scratch_stack.imported(zip_of({**archive, "p.csv": latin_1}), "c.zip", mode="replace")
+    assert (job["result"]["imported"], job["result"]["failed"], job["result"]["deleted"]) == (1, 1, 0)
+    assert "1 rows have no id" in job["result"]["deletion_skipped"]
+
+    empty = scratch_stack.imported(b"id,title,image\nbag,Bag,not there.png\n", mode="replace")
+    assert empty["result"]["deletion_skipped"].startswith("No row could be imported")
+    assert len(all_items(scratch_stack)) == 3
+
+
+def test_a_cancelled_replace_deletes_nothing(scratch_stack: Stack) -> None:
+    archive = {"p.csv": csv_of(ROWS), **pictures_of(ROWS)}
+    assert scratch_stack.imported(zip_of(archive), "c.zip")["result"]["imported"] == 3
+    with paused(scratch_stack, "bulk"):
+        answer = scratch_stack.post(
+            "/v1/imports",
+            files={"file": ("c.zip", zip_of({**archive, "p.csv": csv_of(ROWS[:1])}))},
+            data={"mode": "replace"},
+        )
+        job_id = answer.json()["id"]
+        assert scratch_stack.delete(f"/v1/jobs/{job_id}").json()["status"] == "cancelled"
+    put_item(scratch_stack, "other", picture("other"))  # by its end, bulk has come to the cancelled one
+    last = scratch_stack.imported(b"id,title,image\nx,X,not there.png\n")
+    assert last["status"] == "succeeded"
+    assert {item["id"] for item in all_items(scratch_stack)} == {"bag", "hat", "coat", "other"}

@@ -20,9 +20,9 @@ def item(item_id: str, title: str = "", images: list[str] | None = None, **attri
     return ItemChange(item_id, title, attributes, refs)
 
 
-def put(catalogue: Catalogue, *items: ItemChange, import_job: str | None = None) -> int:
+def put(catalogue: Catalogue, *items: ItemChange, as_of: datetime | None = None) -> int:
     with catalogue.change() as change:
-        return change.put(items, import_job)
+        return change.put(items, as_of)
 
 
 def delete(catalogue: Catalogue, *item_ids: str) -> int:
@@ -47,7 +47,7 @@ def test_an_item_is_read_as_it_was_put(catalogue: Catalogue) -> None:
     assert before <= found.updated_at <= datetime.now(UTC)
     assert found.updated_at.utcoffset() == timedelta(0)
     assert catalogue.image("a", 1) == (SIDE, "image/jpeg")
-    assert catalogue.count() == 1
+    assert len(ids(catalogue)) == 1
 
 
 def test_what_is_not_there_is_an_error(catalogue: Catalogue) -> None:
@@ -116,7 +116,7 @@ def test_a_deleted_item_is_gone_and_leaves_a_tombstone(catalogue: Catalogue, eng
     assert delete(catalogue, "a", "nowhere") == 1
     assert catalogue.state().seq == seq + 1
     assert ids(catalogue) == ["b"]
-    assert catalogue.count() == 1
+    assert len(ids(catalogue)) == 1
     with pytest.raises(ItemNotFound):
         catalogue.item("a")
     with pytest.raises(ImageNotFound):
@@ -142,16 +142,50 @@ def test_a_deleted_item_may_come_back(catalogue: Catalogue) -> None:
 
 def test_replacing_deletes_what_the_import_did_not_bring_except_rows_that_failed(catalogue: Catalogue) -> None:
     put(catalogue, *(item(item_id, images=[FRONT]) for item_id in ("kept", "same", "failed", "gone", "gone too")))
-    put(catalogue, item("kept", "new", [FRONT]), item("same", images=[FRONT]), item("new"), import_job="job")
+    job = datetime.now(UTC)
+    put(catalogue, item("kept", "new", [FRONT]), item("same", images=[FRONT]), item("new"), as_of=job)
+    put(catalogue, item("put meanwhile"))
     with catalogue.change() as change:
         names = ("job_id", "line", "item_id", "code", "detail")
         rows = [("job", 4, "failed", "image_missing", "No."), ("job", 5, None, "row_invalid", "No.")]
         rows.append(("another job", 5, "gone", "row_invalid", "No."))
         change.insert_new(ImportErrorRow, [dict(zip(names, row, strict=True)) for row in rows])
-        assert change.delete_absent("job", page=1) == 2
-    assert ids(catalogue) == ["failed", "kept", "new", "same"]
+        assert change.delete_absent("job", job, page=1) == 2
+    assert ids(catalogue) == ["failed", "kept", "new", "put meanwhile", "same"]
+    seq = catalogue.state().seq
     with catalogue.change() as change:
-        assert change.delete_absent("job") == 0
+        assert change.delete_absent("job", job) == 2, "the same number when a worker that died is replaced"
+    assert catalogue.state().seq == seq
+
+
+def test_an_import_that_another_one_overtook_deletes_nothing_that_both_name(catalogue: Catalogue) -> None:
+    first = datetime.now(UTC)
+    second = first + timedelta(seconds=1)
+    put(catalogue, item("x", "of the first"), as_of=first)
+    put(catalogue, item("x", "of the second"), as_of=second)
+    with catalogue.change() as change:
+        assert change.delete_absent("first", first) == 0
+    assert catalogue.item("x").title == "of the second"
+
+
+def test_work_that_was_asked_for_earlier_does_not_undo_what_was_asked_for_later(catalogue: Catalogue) -> None:
+    asked = datetime.now(UTC)
+    put(catalogue, item("put", "new"), item("deleted"))
+    delete(catalogue, "deleted")
+    seq = catalogue.state().seq
+    assert put(catalogue, item("put", "old"), item("deleted", "old"), as_of=asked) == 0
+    assert (ids(catalogue), catalogue.item("put").title, catalogue.state().seq) == (["put"], "new", seq)
+    assert put(catalogue, item("put", "newer"), item("deleted", "again"), as_of=datetime.now(UTC)) == 2
+
+
+def test_a_new_embedding_of_an_unchanged_item_reaches_every_index(catalogue: Catalogue) -> None:
+    put(catalogue, item("a", images=[FRONT]))
+    seq = catalogue.state().seq
+    with catalogue.change() as change:
+        change.add_embeddings("encoder", {FRONT: b"1234"})
+        assert change.put([item("a", images=[FRONT])]) == 0
+    changed = [entry for page in catalogue.changed_items("encoder", seq, catalogue.state().seq) for entry in page]
+    assert [(entry.item_id, [vector for _, vector in entry.rows]) for entry in changed] == [("a", [b"1234"])]
 
 
 def test_the_first_item_sets_the_type_of_a_field_and_others_must_keep_it(catalogue: Catalogue) -> None:
@@ -169,7 +203,7 @@ def test_the_first_item_sets_the_type_of_a_field_and_others_must_keep_it(catalog
 def test_items_of_one_change_must_agree_on_types_too(catalogue: Catalogue) -> None:
     with pytest.raises(AttributeTypeMismatch):
         put(catalogue, item("a", size=42), item("b", size="XL"))
-    assert catalogue.count() == 0
+    assert ids(catalogue) == []
     assert catalogue.attribute_types() == {}
 
 

@@ -126,7 +126,6 @@ def test_images_without_an_embedding_are_found_and_told_once_they_have_one(catal
     assert len(catalogue.images_to_embed("encoder-2", 10)) == 3
     with catalogue.change() as change:
         change.add_embeddings(ENCODER, {photo("front"): vector("front")})
-        change.touch_items_of([photo("front")])
     assert vectors_by_item(changed(catalogue, above=seq)) == {
         "a": [vector("front"), vector("side")],
         "b": [vector("front")],
@@ -149,7 +148,7 @@ def test_purging_forgets_old_tombstones_and_says_up_to_which_number(catalogue: C
     assert [item.item_id for item in changed(catalogue)] == ["c", "a"]
     assert purge(catalogue, datetime.now(UTC) + timedelta(hours=1)) == 1
     assert catalogue.state().purged_seq == 5
-    assert catalogue.count() == 1
+    assert len(catalogue.page(10, None)) == 1
 
 
 def test_bug_the_purged_number_never_falls_though_clocks_of_hosts_differ(catalogue: Catalogue, engine: Engine) -> None:

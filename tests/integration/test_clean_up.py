@@ -25,16 +25,19 @@ def test_what_belongs_to_an_expired_import_goes_and_the_rest_stays(
             change.insert_new(ImportErrorRow, [error])
             with store.writing(chunk_key(job_id, 0)) as file:
                 file.write(b"{}")
-    old = (datetime.now(UTC) - timedelta(seconds=3 * settings.job_ttl_seconds)).strftime(UPLOAD_TIME)
-    uploads = {"new": f"{store.new_upload_folder()}/a.csv", "old": f"uploads/{old}-0123/a.csv"}
+    old = (datetime.now(UTC) - timedelta(days=2)).strftime(UPLOAD_TIME)
+    uploads = {"new": f"{store.new_upload_folder()}/a.csv"}
+    uploads |= {name: f"uploads/{old}-{name}/a.csv" for name in ("left", "of an import", "of an item")}
+    jobs.create(JobKind.IMPORT, {"mode": "upsert", "upload": uploads["of an import"]})
+    jobs.create(JobKind.IMPORT, {"uploads": [uploads["of an item"]]})
     for key in uploads.values():
         with store.writing(key) as file:
             file.write(b"id,image")
 
     for _ in range(2):
-        clean_up(catalogue, jobs, store, settings)
+        clean_up(catalogue, jobs, store)
 
         assert len(Chunks(catalogue).all(alive)) == len(catalogue.row_errors(alive, 10, 0)) == 1
         assert len(Chunks(catalogue).all("expired")) == len(catalogue.row_errors("expired", 10, 0)) == 0
         assert [store.exists(chunk_key(job_id, 0)) for job_id in (alive, "expired")] == [True, False]
-        assert [store.exists(uploads[age]) for age in ("new", "old")] == [True, False]
+        assert [name for name, key in uploads.items() if not store.exists(key)] == ["left"]

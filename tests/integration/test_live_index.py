@@ -89,7 +89,6 @@ def test_an_item_is_found_once_its_images_are_embedded(catalogue: Catalogue, liv
     assert found(live, catalogue, X) == {}
     with catalogue.change() as change:
         change.add_embeddings(ENCODER, {name_of(at(0.9)): at(0.9).tobytes()})
-        change.touch_items_of([name_of(at(0.9))])
     assert found(live, catalogue, X) == {"a": 0.9}
 
 

@@ -10,11 +10,16 @@ from sqlalchemy.orm import Session
 
 from shared.catalogue import Catalogue
 from shared.catalogue_change import CatalogueChange
+from shared.errors import ImportFileBroken
 from shared.store import Store
 from shared.tables import ImportChunkRow, ImportErrorRow
 from worker.imports.attributes import convert_rows, infer_types
 from worker.imports.catalogue import CatalogueReader
 from worker.imports.rows import CatalogueRow, RejectedRow, Row
+
+ERRORS_AT_ONCE = 1000
+# A file with more is not the catalogue that it was meant to be.
+MAX_BAD_ROWS = 100_000
 
 
 def chunk_key(job_id: str, number: int) -> str:
@@ -36,14 +41,14 @@ def skipped_columns(store: Store, job_id: str) -> list[str]:
 
 
 def plan_import(reader: CatalogueReader, job_id: str, chunk_rows: int, catalogue: Catalogue, store: Store) -> None:
-    """Read a catalogue file through, and record its chunks and its bad rows, all at once.
+    """Read a catalogue file through; record its bad rows as they come, and at the end its chunks, all at once.
 
     Safe to run again: the same file gives the same chunks, and those that are recorded stay as they are.
     """
     types = infer_types(reader, catalogue.attribute_types(), values_are_text=reader.values_are_text)
-    rejected: list[RejectedRow] = []
     sizes: list[int] = []
-    good = _good_rows(convert_rows(reader, types), rejected)
+    bad_rows = _BadRows(catalogue, job_id)
+    good = bad_rows.left_out_of(convert_rows(reader, types))
     while chunk := list(islice(good, chunk_rows)):
         with store.writing(chunk_key(job_id, len(sizes))) as file:
             file.writelines(json.dumps(asdict(row), separators=(",", ":")).encode() + b"\n" for row in chunk)
@@ -51,7 +56,6 @@ def plan_import(reader: CatalogueReader, job_id: str, chunk_rows: int, catalogue
     with store.writing(_notes_key(job_id)) as file:
         file.write(json.dumps({"skipped_columns": reader.skipped_columns}).encode())
     with catalogue.change() as change:
-        record_errors(change, job_id, ((row.line, row.item_id, row.error.code, row.error.detail) for row in rejected))
         counters = {"attempts": 0, "is_done": False, "imported": 0, "embedded": 0}
         change.insert_new(
             ImportChunkRow,
@@ -59,12 +63,40 @@ def plan_import(reader: CatalogueReader, job_id: str, chunk_rows: int, catalogue
         )
 
 
-def _good_rows(rows: Iterable[Row], rejected: list[RejectedRow]) -> Iterator[CatalogueRow]:
-    for row in rows:
-        if isinstance(row, RejectedRow):
-            rejected.append(row)
-        else:
-            yield row
+class _BadRows:
+    """Records the rows that can't be read, some at a time: a file may have any number of them."""
+
+    def __init__(self, catalogue: Catalogue, job_id: str) -> None:
+        self._catalogue = catalogue
+        self._job_id = job_id
+        self._waiting: list[RejectedRow] = []
+        self._count = 0
+
+    def left_out_of(self, rows: Iterable[Row]) -> Iterator[CatalogueRow]:
+        """Yield the good rows, and record the others by the end.
+
+        Raises:
+            ImportFileBroken: if there are too many bad ones.
+        """
+        for row in rows:
+            if isinstance(row, CatalogueRow):
+                yield row
+                continue
+            self._waiting.append(row)
+            if len(self._waiting) == ERRORS_AT_ONCE:
+                self._record()
+            if self._count > MAX_BAD_ROWS:
+                raise ImportFileBroken(
+                    f"More than {MAX_BAD_ROWS} rows can't be read; the last is line {row.line}: {row.error.detail}"
+                )
+        self._record()
+
+    def _record(self) -> None:
+        self._count += len(self._waiting)
+        rows = [(row.line, row.item_id, row.error.code, row.error.detail) for row in self._waiting]
+        with self._catalogue.change() as change:
+            record_errors(change, self._job_id, rows)
+        self._waiting.clear()
 
 
 def record_errors(change: CatalogueChange, job_id: str, errors: Iterable[tuple[int, str | None, str, str]]) -> None:
@@ -99,6 +131,12 @@ class Chunks:
             if chunk is not None and not chunk.is_done:
                 chunk.attempts += 1
             return chunk
+
+    def rows_without_id(self, job_id: str) -> int:
+        """Return how many of the rows that were left out have no id that could be read."""
+        nameless = (ImportErrorRow.job_id == job_id, ImportErrorRow.item_id.is_(None))
+        with Session(self._engine) as session:
+            return session.execute(select(func.count()).select_from(ImportErrorRow).where(*nameless)).scalar_one()
 
     def failed_rows(self, job_id: str) -> int:
         """Return how many rows of an import were left out so far."""

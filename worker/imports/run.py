@@ -1,11 +1,12 @@
 """Running an import: plan, chunks, end. Every step may run twice, on any worker, and counts once."""
 
 import logging
+from collections.abc import Mapping
 from dataclasses import dataclass
 from datetime import UTC, datetime
 
 from shared.catalogue import Catalogue
-from shared.catalogue_change import CatalogueChange, type_of
+from shared.catalogue_change import ItemChange, type_of
 from shared.errors import AttributeTypeMismatch, LookalikeError, WorkerLost
 from shared.job_record import JobRecord
 from shared.jobs import Jobs
@@ -47,6 +48,7 @@ class ImportRunner:
                 raise WorkerLost(
                     f"The worker died {tries} times while it read the file. Split it, or check its format."
                 )
+            self.jobs.set_progress(job.id, Progress(done=0, failed=0))
             with open_import(job.parameters, self.settings, self.store, self.fetcher) as opened:
                 plan_import(
                     opened.read_catalogue(), job.id, self.settings.import_chunk_rows, self.catalogue, self.store
@@ -63,43 +65,24 @@ class ImportRunner:
             rows = read_chunk(self.store, job.id, number)
             if chunk.attempts > self.settings.job_max_attempts:
                 lost = WorkerLost(f"The worker died {self.settings.job_max_attempts} times while it read these rows.")
-                self._write(job.id, number, Prepared(rejected=[(row, lost) for row in rows]))
+                self._write(job, number, Prepared(rejected=[(row, lost) for row in rows]))
             else:
                 with open_import(job.parameters, self.settings, self.store, self.fetcher) as opened:
                     prepared = self.intake.prepare(rows, opened.images)
-                self._reject_wrong_types(prepared)
-                self._write(job.id, number, prepared)
+                self._write(job, number, prepared)
         self.report(job)
 
-    def _reject_wrong_types(self, prepared: Prepared) -> None:
-        """Leave out rows whose attributes got another type in the catalogue since the import was planned."""
-        types = self.catalogue.attribute_types()
-        fitting = []
-        for row, item in prepared.items:
-            wrong = [
-                name for name, value in item.attributes.items() if types.get(name, type_of(value)) != type_of(value)
-            ]
-            if wrong:
-                detail = (
-                    f"{wrong[0]!r} is a {types[wrong[0]]} in this catalogue. Send it as such, or rename the column."
-                )
-                prepared.rejected.append((row, AttributeTypeMismatch(detail)))
-            else:
-                fitting.append((row, item))
-        prepared.items[:] = fitting
-
-    def _write(self, job_id: str, number: int, prepared: Prepared) -> None:
+    def _write(self, job: JobRecord, number: int, prepared: Prepared) -> None:
         """Commit items, embeddings, errors and the chunk's end together, unless another worker was faster."""
         with self.catalogue.change() as change:
-            if not _mark_done(change, job_id, number, prepared):
+            chunk = change.session.get(ImportChunkRow, (job.id, number))
+            if chunk is None or chunk.is_done:
                 return
+            items, rejected = _fitting(prepared, change.attribute_types())
+            chunk.is_done, chunk.imported, chunk.embedded = True, len(items), len(prepared.vectors)
             change.add_embeddings(self.intake.encoder_id, prepared.vectors)
-            change.put([item for _, item in prepared.items], import_job=job_id)
-            record_errors(
-                change,
-                job_id,
-                ((row.line, row.item_id, error.code, error.detail) for row, error in prepared.rejected),
-            )
+            change.put(items, as_of=job.created_at)
+            record_errors(change, job.id, rejected)
 
     def report(self, job: JobRecord) -> None:
         """Show the progress of an import, and end it if all is done."""
@@ -125,21 +108,34 @@ class ImportRunner:
             self._finish(job, chunks, failed, imported)
 
     def _finish(self, job: JobRecord, chunks: list[ImportChunkRow], failed: int, imported: int) -> None:
-        deleted = 0
+        deleted, deletion_skipped = 0, None
         if job.parameters["mode"] == ImportMode.REPLACE:
+            deletion_skipped = self._reason_to_delete_nothing(job, imported)
             with self.catalogue.change() as change:
-                deleted = change.delete_absent(job.id)
-        embedded = sum(chunk.embedded for chunk in chunks)
+                if self.jobs.is_cancelled(job.id):
+                    return self.clear(job)
+                if deletion_skipped is None:
+                    deleted = change.delete_absent(job.id, job.created_at)
         result = ImportResult(
             rows=imported + failed,
             imported=imported,
             failed=failed,
             deleted=deleted,
-            embedded=embedded,
+            deletion_skipped=deletion_skipped,
+            embedded=sum(chunk.embedded for chunk in chunks),
             skipped_columns=skipped_columns(self.store, job.id),
         )
         self.jobs.succeed(job.id, result.model_dump())
-        self.clear(job)
+        return self.clear(job)
+
+    def _reason_to_delete_nothing(self, job: JobRecord, imported: int) -> str | None:
+        """Rows that can't be read may be those of items that are to stay: when in doubt, nothing is deleted."""
+        nameless = Chunks(self.catalogue).rows_without_id(job.id)
+        if nameless:
+            return f"{nameless} rows have no id that can be read, and may name items that are to stay. Mend them first."
+        if not imported:
+            return "No row could be imported, and an empty catalogue is hardly what was wanted."
+        return None
 
     def clear(self, job: JobRecord) -> None:
         """Remove the files of an import that has ended."""
@@ -153,9 +149,22 @@ class ImportRunner:
         self.clear(job)
 
 
-def _mark_done(change: CatalogueChange, job_id: str, number: int, prepared: Prepared) -> bool:
-    chunk = change.session.get(ImportChunkRow, (job_id, number))
-    if chunk is None or chunk.is_done:
-        return False
-    chunk.is_done, chunk.imported, chunk.embedded = True, len(prepared.items), len(prepared.vectors)
-    return True
+RowError = tuple[int, str | None, str, str]
+
+
+def _fitting(prepared: Prepared, types: Mapping[str, str]) -> tuple[list[ItemChange], list[RowError]]:
+    """Return the items to write, and all rows to leave out as (line, item id, code, detail).
+
+    An attribute's type may have been set by somebody else since the import was planned.
+    """
+    items: list[ItemChange] = []
+    rejected = list(prepared.rejected)
+    for row, item in prepared.items:
+        wrong = [name for name, value in item.attributes.items() if types.get(name, type_of(value)) != type_of(value)]
+        if wrong:
+            kind = types[wrong[0]]
+            detail = f"{wrong[0]!r} is a {kind} in this catalogue. Send it as such, or rename the column."
+            rejected.append((row, AttributeTypeMismatch(detail)))
+        else:
+            items.append(item)
+    return items, [(row.line, row.item_id, error.code, error.detail) for row, error in rejected]

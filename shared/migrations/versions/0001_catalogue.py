@@ -57,7 +57,7 @@ def upgrade() -> None:
         sa.Column("attributes", sa.JSON(), nullable=False),
         sa.Column("is_deleted", sa.Boolean(), nullable=False),
         sa.Column("seq", sa.BigInteger(), nullable=False),
-        sa.Column("import_job", sa.String(length=64), nullable=True),
+        sa.Column("as_of", sa.DateTime(timezone=True), nullable=False),
         sa.Column("updated_at", sa.DateTime(timezone=True), nullable=False),
         sa.PrimaryKeyConstraint("id", name=op.f("pk_item")),
     )
