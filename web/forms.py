@@ -8,7 +8,7 @@ from werkzeug.datastructures import FileStorage
 from werkzeug.exceptions import RequestEntityTooLarge
 from werkzeug.wsgi import LimitedStream
 
-from shared.errors import InvalidParameter, LookalikeError
+from shared.errors import ImageTooLarge, InvalidParameter, LookalikeError
 
 JSON_MAX_BYTES = 1024 * 1024
 FORM_OVERHEAD_BYTES = 1024 * 1024
@@ -34,6 +34,18 @@ def receive_form(max_bytes: int, too_large: LookalikeError) -> None:
         if _is_longer_than(limit):
             raise too_large from None
         raise  # one of its text fields is
+
+
+def receive_photos(max_bytes: int, at_most: int = 1) -> None:
+    """Receive a form of up to `at_most` photos of `max_bytes` each.
+
+    Raises:
+        ImageTooLarge: if it is larger.
+    """
+    photos = "a photo" if at_most == 1 else f"{at_most} photos"
+    detail = f"The form has more bytes than {photos} may have: at most {max_bytes:,} are accepted for each. "
+    remedy = "Scale the photo down or save it as JPEG with stronger compression."
+    receive_form(at_most * max_bytes, ImageTooLarge(detail + remedy, max_bytes=max_bytes))
 
 
 def _is_longer_than(limit: int) -> bool:

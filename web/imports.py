@@ -36,34 +36,51 @@ def create_imports_api(services: Services) -> APIBlueprint:
         """202 with a job whose progress, rate and ETA `GET /v1/jobs/{id}` shows. A bad row never stops the rest;
         `GET /v1/jobs/{id}/errors` lists them.
         """
+        uploads: list[str] = []
         if is_multipart():
+            receive_form(services.settings.import_max_bytes, _too_large(services))
             parameters = ImportParameters.model_validate(form_fields(("columns",)))
             check_callback(services, parameters.callback_url)
-            source = {"upload": _keep_upload(services)}
+            uploads = [_keep_upload(services)]
+            source = {"upload": uploads[0]}
         else:
             body = ImportRequest.model_validate(json_body())
             parameters = body
             check_callback(services, parameters.callback_url)
             source = {"path": _checked_path(services, body.path)}
         options = parameters.model_dump(mode="json", exclude={"callback_url", "path"})
-        return enqueue_import(services, {**options, **source}, "plan_import", parameters.callback_url)
+        return enqueue_import(services, {**options, **source}, "plan_import", uploads, parameters.callback_url)
 
     return api
 
 
-def enqueue_import(services: Services, parameters: dict[str, object], task: str, callback_url: str | None) -> Response:
-    """Record an import job, send its message, and answer; what was uploaded for it goes if that fails."""
+def enqueue_import(
+    services: Services,
+    parameters: dict[str, object],
+    task: str,
+    uploads: list[str],
+    callback_url: str | None = None,
+) -> Response:
+    """Record an import job, send its message, and answer.
+
+    Args:
+        services: the parts of this web tier.
+        parameters: what the job record keeps for the task.
+        task: what begins the import.
+        uploads: keys of the files that came with the request, all in one folder; they go if the job can't be sent.
+        callback_url: where the finished job is posted.
+    """
     job_id: str | None = None
     try:
         job_id = services.jobs.create(JobKind.IMPORT, parameters, callback_url=callback_url)
         services.tasks.send(task, job_id)
     except Exception:
-        if "upload" in parameters:
-            services.store.remove_tree(str(parameters["upload"]))
+        for key in uploads[:1]:
+            services.store.remove_tree(key.rpartition("/")[0])
         if job_id is not None:
             services.jobs.forget(job_id)
         raise
-    return job_response(services, services.jobs.wait(job_id, preferred_wait(services)))
+    return answer_with(services, job_id)
 
 
 def _keep_upload(services: Services) -> str:
@@ -82,9 +99,13 @@ def _keep_upload(services: Services) -> str:
 def _check_size(services: Services, size: int) -> None:
     if size == 0:
         raise ImportEmpty("The file has no bytes. Send a CSV, NDJSON or Parquet file with one item a row.")
+    if size > services.settings.import_max_bytes:
+        raise _too_large(services)
+
+
+def _too_large(services: Services) -> ImportTooLarge:
     limit = services.settings.import_max_bytes
-    if size > limit:
-        raise ImportTooLarge(f"The file has {size} bytes; at most {limit} are accepted. Split it.", limit_bytes=limit)
+    return ImportTooLarge(f"The file has more than {limit:,} bytes, the most that is accepted. Split it.", limit_bytes=limit)
 
 
 def _checked_path(services: Services, path: str) -> str:

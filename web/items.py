@@ -13,7 +13,7 @@ from shared.image_header import read_header
 from shared.schemas import AttributeList, Item, ItemId, ItemPage, ItemWrite, Job, Wire
 from shared.urls import check_url
 from web.documentation import PROBLEM_RESPONSES, multipart_or_json
-from web.forms import form_fields, is_multipart, json_body, uploaded_files
+from web.forms import form_fields, is_multipart, json_body, receive_photos, uploaded_files
 from web.imports import enqueue_import
 from web.services import Services
 
@@ -39,7 +39,11 @@ class ImageQuery(Wire):
     """Which image."""
 
     position: int = Field(0, ge=0, lt=2**31)
-    v: str | None = Field(None, description="Start of the image's hash, in links that may be kept for good.")
+    v: str | None = Field(
+        None,
+        pattern=r"^[0-9a-f]{12,64}$",
+        description="Start of the image's SHA-256, 12 digits or more, in links that may be kept for good.",
+    )
 
 
 class ItemForm(Wire):
@@ -95,6 +99,7 @@ def create_items_api(services: Services) -> APIBlueprint:
         """
         uploads: list[str] = []
         if is_multipart():
+            receive_photos(services.settings.upload_max_bytes, at_most=MAX_IMAGES)
             body = ItemForm.model_validate(form_fields(("item",))).item
             uploads = _keep_photos(services) if request.files else []
         else:
@@ -103,7 +108,7 @@ def create_items_api(services: Services) -> APIBlueprint:
             check_url(url, allow_private=services.settings.allow_private_urls)
         if uploads or body.image_urls:
             parameters = {**body.model_dump(mode="json"), "item_id": path.item_id, "uploads": uploads}
-            return enqueue_import(services, parameters, "write_item", None)
+            return enqueue_import(services, parameters, "write_item", uploads)
         return _write_now(services, path.item_id, body)
 
     @api.delete("/v1/items/<item_id>", summary="Delete an item", responses={204: None})

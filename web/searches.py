@@ -7,14 +7,14 @@ from typing import Any
 from flask import Response
 from flask_openapi import APIBlueprint, Tag
 
-from shared.errors import CallbackNotConfigured, ImageTooLarge
+from shared.errors import CallbackNotConfigured
 from shared.filters import compile_filter
 from shared.image_header import read_header
 from shared.result_cache import ResultCache
 from shared.schemas import AnsweredFrom, Job, JobKind, SearchParameters, SearchRequest
 from shared.urls import check_url
 from web.documentation import PROBLEM_RESPONSES, multipart_or_json
-from web.forms import form_fields, is_multipart, json_body, receive_form, uploaded_files
+from web.forms import form_fields, is_multipart, json_body, receive_photos, uploaded_files
 from web.services import Services
 from web.waiting import accepts_cached, job_response, send_and_answer
 
@@ -39,7 +39,7 @@ def create_searches_api(services: Services) -> APIBlueprint:
         started = time.perf_counter()
         image: bytes | None = None
         if is_multipart():
-            receive_form(services.settings.upload_max_bytes, _too_large(services))
+            receive_photos(services.settings.upload_max_bytes)
             parameters = SearchParameters.model_validate(form_fields(("filter", "crop")))
             image = _uploaded_photo(services)
             source: dict[str, Any] = {"sha256": hashlib.sha256(image).hexdigest()}
