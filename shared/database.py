@@ -5,6 +5,16 @@ from typing import Any
 
 from sqlalchemy import Engine, create_engine, event, make_url
 
+POOL_SECONDS = 5
+# How soon a server that no packet reaches any more is given up; without these, after minutes.
+_POSTGRESQL_LIMITS = {
+    "connect_timeout": 3,
+    "tcp_user_timeout": 5000,  # milliseconds that what was sent may stay unconfirmed
+    "keepalives_idle": 10,
+    "keepalives_interval": 2,
+    "keepalives_count": 3,
+}
+
 
 def connect_database(url: str) -> Engine:
     """Create the engine for a database URL; nothing is opened yet.
@@ -15,10 +25,19 @@ def connect_database(url: str) -> Engine:
     parsed = make_url(url)
     if parsed.get_backend_name() in ("postgresql", "postgres"):
         parsed = parsed.set(drivername="postgresql+psycopg")
-        return create_engine(parsed, pool_pre_ping=True, pool_size=10, max_overflow=30)
+        return create_engine(
+            parsed,
+            connect_args=_POSTGRESQL_LIMITS,
+            pool_pre_ping=True,
+            pool_size=10,
+            max_overflow=30,
+            pool_timeout=POOL_SECONDS,
+        )
     if parsed.database and parsed.database != ":memory:":
         Path(parsed.database).parent.mkdir(parents=True, exist_ok=True)
-    engine = create_engine(parsed, connect_args={"timeout": 30}, pool_size=10, max_overflow=60)
+    engine = create_engine(
+        parsed, connect_args={"timeout": 30}, pool_size=10, max_overflow=60, pool_timeout=POOL_SECONDS
+    )
     event.listen(engine, "connect", _prepare_sqlite)
     return engine
 

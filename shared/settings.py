@@ -2,6 +2,7 @@
 
 import base64
 import binascii
+import re
 from pathlib import Path
 from typing import Literal
 
@@ -13,6 +14,8 @@ ENV_PREFIX = "LOOKALIKE_"
 MIB = 1024 * 1024
 GIB = 1024 * MIB
 MIN_SECRET_BYTES = 16
+# Whatever stands before the last @ of an address, and a password among its parameters.
+_CREDENTIALS = re.compile(r"(?s)^([a-z][a-z0-9+.-]*://)?.*@|(?<=password=)[^&]*", re.IGNORECASE)
 
 
 class InvalidSettings(SystemExit):
@@ -51,7 +54,9 @@ class Settings(BaseSettings):
         None, description="Folder on the server whose catalogue files clients may import by path; unset: none."
     )
     web_bind: str = Field("127.0.0.1:8000", description="Address and port that the web tier listens on.")
-    web_threads: int = Field(32, ge=2, le=512, description="Threads of one web process; each waiting client holds one.")
+    web_threads: int = Field(
+        32, ge=2, le=512, description="Threads of one web process; each waiting client holds one, up to three quarters."
+    )
 
     encoder: Literal["tf_efficientnet_lite0", "resnet50"] = Field(
         "tf_efficientnet_lite0", description="Backbone that turns images into embeddings."
@@ -119,11 +124,15 @@ def variable_name(field: str) -> str:
     return field.upper() if field in ("redis_url", "database_url") else f"{ENV_PREFIX}{field.upper()}"
 
 
+def _without_password(value: Any) -> Any:
+    return _CREDENTIALS.sub(lambda match: f"{match[1] or ''}***" + "@" * match[0].endswith("@"), value) if isinstance(value, str) else value
+
+
 def load_settings() -> Settings:
     """Read the settings from the environment.
 
     Raises:
-        InvalidSettings: naming every bad variable, its value and what is wrong with it.
+        InvalidSettings: naming every bad variable, its value without passwords, and what is wrong with it.
     """
     try:
         return Settings()
@@ -132,6 +141,6 @@ def load_settings() -> Settings:
         for problem in error.errors():
             field = str(problem["loc"][0])
             name = field if field.isupper() else variable_name(field)
-            value = "(hidden)" if "secret" in field.lower() else repr(problem.get("input"))
+            value = "(hidden)" if "secret" in field.lower() else repr(_without_password(problem.get("input")))
             lines.append(f"  {name} = {value}: {problem['msg'].removeprefix('Value error, ')}")
         raise InvalidSettings("These settings can't be used:\n" + "\n".join(lines)) from None

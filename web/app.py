@@ -1,6 +1,7 @@
 """The web tier's composition: the one place where its parts are created and joined."""
 
 import logging
+from threading import BoundedSemaphore
 
 from flask import Response, jsonify, redirect, render_template, request
 from flask_openapi import Info, OpenAPI
@@ -47,6 +48,7 @@ def create_services(settings: Settings) -> Services:
         store=Store(settings.store_url),
         results=ResultCache(redis, settings.cache_ttl_seconds),
         tasks=TaskSender(create_celery(settings, "web")),
+        waiting_places=BoundedSemaphore(settings.web_threads * 3 // 4),
     )
 
 

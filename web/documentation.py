@@ -34,17 +34,29 @@ def component_schemas(*models: type[BaseModel]) -> dict[str, Any]:
     return schemas
 
 
-def multipart_or_json(fields: type[BaseModel], files: dict[str, str], body: type[BaseModel]) -> RequestBody:
+def one_of(*models: type[BaseModel]) -> dict[str, Any]:
+    """Describe an answer that is one of several models, each of which another endpoint answers with too."""
+    schemas = [{"$ref": REFERENCE.format(model=model.__name__)} for model in models]
+    return {"content": {"application/json": {"schema": {"anyOf": schemas}}}}
+
+
+def multipart_or_json(
+    fields: type[BaseModel], files: dict[str, str], body: type[BaseModel], *, at_least: int = 1, at_most: int = 1
+) -> RequestBody:
     """Describe a body that is either a form with files or a JSON object.
 
     Args:
         fields: model of the form's text fields.
         files: file fields and what each of them is.
         body: model of the JSON object.
+        at_least: how often each file field must come; 0 or 1.
+        at_most: how often it may come.
     """
     properties = fields.model_json_schema(ref_template=REFERENCE)["properties"]
-    binary = {name: {"type": "string", "format": "binary", "description": text} for name, text in files.items()}
-    form = {"type": "object", "properties": {**binary, **properties}, "required": list(files)}
+    file: dict[str, Any] = {"type": "string", "format": "binary"}
+    kind = file if at_most == 1 else {"type": "array", "items": file, "maxItems": at_most}
+    binary = {name: {**kind, "description": text} for name, text in files.items()}
+    form = {"type": "object", "properties": {**binary, **properties}, "required": list(files) if at_least else []}
     return RequestBody(
         content={
             "multipart/form-data": MediaType.model_validate({"schema": form}),

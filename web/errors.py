@@ -1,7 +1,8 @@
 """Every failing path answers with an RFC 9457 problem body; this module alone knows HTTP statuses."""
 
 import logging
-from typing import Any
+from functools import partial
+from typing import IO, Any
 from urllib.parse import quote
 
 from flask import Flask, Response, request
@@ -9,6 +10,7 @@ from kombu.exceptions import OperationalError as BrokerError
 from pydantic import ValidationError
 from redis.exceptions import RedisError
 from sqlalchemy.exc import InterfaceError, OperationalError
+from sqlalchemy.exc import TimeoutError as PoolTimeout
 from werkzeug.exceptions import HTTPException
 from werkzeug.wrappers import Response as BaseResponse
 
@@ -20,6 +22,8 @@ log = logging.getLogger(__name__)
 
 PROBLEM_TYPE = "application/problem+json"
 RETRY_AFTER_SECONDS = 2
+# Many clients send all of a body before they look for an answer, and see a broken connection if nobody takes it.
+UNREAD_MAX_BYTES = 256 * 1024 * 1024
 
 # The most derived class that stands here decides.
 STATUSES: dict[type[LookalikeError], int] = {
@@ -65,7 +69,18 @@ def problem_response(status: int, code: str, title: str, detail: str, **members:
     response = Response(problem.model_dump_json(exclude_none=True), status=status, content_type=PROBLEM_TYPE)
     if status == 503:
         response.headers["Retry-After"] = str(RETRY_AFTER_SECONDS)
+    response.call_on_close(partial(_discard, request.environ["wsgi.input"]))
     return response
+
+
+def _discard(body: IO[bytes]) -> None:
+    """Take what the client still sends, after it was answered: it may stop or go on, and sees the answer."""
+    taken = 0
+    try:
+        while taken < UNREAD_MAX_BYTES and (part := body.read(64 * 1024)):
+            taken += len(part)
+    except OSError:
+        log.debug("The client hung up after it was refused")
 
 
 def validation_response(error: ValidationError) -> Response:
@@ -97,6 +112,7 @@ def register_error_handlers(app: Flask) -> None:
 
     @app.errorhandler(OperationalError)
     @app.errorhandler(InterfaceError)
+    @app.errorhandler(PoolTimeout)
     def handle_database(error: Exception) -> Response:
         log.warning("The database failed: %s", error)
         return handle_ours(errors.DatabaseUnavailable("The catalogue can't be read now. Try again in a moment."))

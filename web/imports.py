@@ -9,10 +9,10 @@ from shared.errors import ImportEmpty, ImportTooLarge, PathRefused
 from shared.paths import resolve_below
 from shared.schemas import ImportParameters, ImportRequest, Job, JobKind
 from web.documentation import PROBLEM_RESPONSES, multipart_or_json
-from web.forms import form_fields, is_multipart, json_body, uploaded_files
+from web.forms import form_fields, is_multipart, json_body, receive_form, uploaded_files
 from web.searches import check_callback
 from web.services import Services
-from web.waiting import job_response, preferred_wait
+from web.waiting import answer_with_sent
 
 FILE_FIELD = "file"
 
@@ -80,7 +80,7 @@ def enqueue_import(
         if job_id is not None:
             services.jobs.forget(job_id)
         raise
-    return answer_with(services, job_id)
+    return answer_with_sent(services, job_id)
 
 
 def _keep_upload(services: Services) -> str:

@@ -12,7 +12,7 @@ from shared.errors import ImageNotFound, InvalidParameter, ItemNotFound
 from shared.image_header import read_header
 from shared.schemas import AttributeList, Item, ItemId, ItemPage, ItemWrite, Job, Wire
 from shared.urls import check_url
-from web.documentation import PROBLEM_RESPONSES, multipart_or_json
+from web.documentation import PROBLEM_RESPONSES, multipart_or_json, one_of
 from web.forms import form_fields, is_multipart, json_body, receive_photos, uploaded_files
 from web.imports import enqueue_import
 from web.services import Services
@@ -90,8 +90,10 @@ def create_items_api(services: Services) -> APIBlueprint:
     @api.put(
         "/v1/items/<item_id>",
         summary="Add or replace an item",
-        request_body=multipart_or_json(ItemForm, {IMAGE_FIELD: "One or more photos of the item."}, ItemWrite),
-        responses={200: Item, 201: Item, 202: Job},
+        request_body=multipart_or_json(
+            ItemForm, {IMAGE_FIELD: "New photos of the item."}, ItemWrite, at_least=0, at_most=MAX_IMAGES
+        ),
+        responses={200: one_of(Item, Job), 201: Item, 202: Job},
     )
     def write_item(path: ItemPath) -> Response:
         """With new images: 202 and a job (200 with `Prefer: wait=N`), since they must be embedded first.

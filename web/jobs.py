@@ -7,6 +7,7 @@ from pydantic import Field
 from shared.schemas import Job, RowError, RowErrorPage, Wire
 from web.documentation import PROBLEM_RESPONSES
 from web.services import Services
+from web.waiting import wait_for_end
 
 
 class JobPath(Wire):
@@ -35,8 +36,10 @@ def create_jobs_api(services: Services) -> APIBlueprint:
 
     @api.get("/v1/jobs/<job_id>", summary="Read a job", responses={200: Job})
     def read_job(path: JobPath, query: WaitQuery) -> Response:
-        """Status, progress, result or error. With `?wait=N` the answer comes as soon as the job has ended."""
-        record = services.jobs.wait(path.job_id, min(query.wait, services.settings.wait_max_seconds))
+        """Status, progress, result or error. With `?wait=N` the answer comes as soon as the job has ended; at once
+        where too many clients wait already.
+        """
+        record = wait_for_end(services, path.job_id, query.wait)
         response = jsonify(record.to_wire())
         if not record.status.is_final:
             response.headers["Retry-After"] = str(services.settings.retry_after_seconds)

@@ -15,6 +15,8 @@ from shared.jobs import ACTIVE_KEY, CALLBACKS_DUE_KEY, COUNTS_KEY
 from shared.queues import QUEUES, queue_key
 from shared.worker_presence import present_workers
 
+KNOWN_METHODS = ("GET", "HEAD", "POST", "PUT", "PATCH", "DELETE", "OPTIONS")
+
 
 class SystemCollector(Collector):
     """Queues, jobs and workers; left out, with `lookalike_redis_up 0`, while Redis is away."""
@@ -50,7 +52,7 @@ class SystemCollector(Collector):
 
 
 def measure_requests(app: Flask, registry: CollectorRegistry) -> None:
-    """Count and time every request by its route, never by its path, which clients choose."""
+    """Count and time every request by its route, never by its path or an unknown method, which clients choose."""
     labels = ["method", "route", "status"]
     count = Counter("lookalike_http_requests", "Requests answered.", labels, registry=registry)
     seconds = Histogram("lookalike_http_request_seconds", "Time to answer.", ["method", "route"], registry=registry)
@@ -62,7 +64,8 @@ def measure_requests(app: Flask, registry: CollectorRegistry) -> None:
     @app.after_request
     def record(response: Response) -> Any:
         route = request.url_rule.rule if request.url_rule else "unknown"
-        count.labels(request.method, route, response.status_code).inc()
+        method = request.method if request.method in KNOWN_METHODS else "other"
+        count.labels(method, route, response.status_code).inc()
         if "started" in g:
-            seconds.labels(request.method, route).observe(time.perf_counter() - g.started)
+            seconds.labels(method, route).observe(time.perf_counter() - g.started)
         return response

@@ -1,6 +1,7 @@
 """What the endpoints work with; put together in web/app.py alone."""
 
 from dataclasses import dataclass
+from threading import BoundedSemaphore
 
 from redis import Redis
 from sqlalchemy import Engine
@@ -25,3 +26,4 @@ class Services:
     store: Store
     results: ResultCache
     tasks: TaskSender
+    waiting_places: BoundedSemaphore  # fewer than threads, so that those who wait never keep all others out

@@ -1,4 +1,4 @@
-"""Answers about jobs: wait for the end as far as the client wants, then 200 or 202."""
+"""Answers about jobs: wait for the end as far as the client wants and there is a place to wait, then 200 or 202."""
 
 import re
 
@@ -21,23 +21,36 @@ def accepts_cached() -> bool:
     return "no-cache" not in request.headers.get("Cache-Control", "").lower()
 
 
-def job_response(services: Services, record: JobRecord) -> Response:
-    """Answer with a job that may still be at work: 200 when it has ended, else 202 and where to ask again."""
+def wait_for_end(services: Services, job_id: str, seconds: int) -> JobRecord:
+    """Return a job when it has ended, or after some seconds; at once while all places to wait are taken.
+
+    Raises:
+        JobNotFound: if there is no such job.
+    """
+    seconds = min(seconds, services.settings.wait_max_seconds)
+    if seconds <= 0 or not services.waiting_places.acquire(blocking=False):
+        return services.jobs.get(job_id)
+    try:
+        return services.jobs.wait(job_id, seconds)
+    finally:
+        services.waiting_places.release()
+
+
+def job_response(record: JobRecord) -> Response:
+    """Answer with a new job, and where to ask for it again."""
     response = jsonify(record.to_wire())
-    if "Prefer" in request.headers and preferred_wait(services):
-        response.headers["Preference-Applied"] = f"wait={preferred_wait(services)}"
     response.headers["Location"] = f"/v1/jobs/{record.id}"
-    if not record.status.is_final:
-        response.status_code = 202
-        response.headers["Retry-After"] = str(services.settings.retry_after_seconds)
     return response
 
 
-def send_and_answer(services: Services, job_id: str, task: str) -> Response:
-    """Put the message of a recorded job on its queue and answer; a job that can't be sent is forgotten."""
-    try:
-        services.tasks.send(task, job_id)
-    except Exception:
-        services.jobs.forget(job_id)
-        raise
-    return job_response(services, services.jobs.wait(job_id, preferred_wait(services)))
+def answer_with_sent(services: Services, job_id: str) -> Response:
+    """Answer with a job that a worker will do: 200 if the client asked to wait and it has ended, else 202."""
+    wait = preferred_wait(services)
+    record = wait_for_end(services, job_id, wait)
+    response = job_response(record)
+    if wait and record.status.is_final:
+        response.headers["Preference-Applied"] = f"wait={wait}"
+    else:
+        response.status_code = 202
+        response.headers["Retry-After"] = str(services.settings.retry_after_seconds)
+    return response
