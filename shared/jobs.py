@@ -5,6 +5,7 @@ Keys (prefix `lookalike:`):
     job:{id}:image      string  bytes of an uploaded photo. Expires with the search's deadline; deleted at the end.
     job:{id}:finished   stream  one entry when the job has ended: what waiters block on.
     job:{id}:deliveries list    log of the webhook callback, one JSON Delivery an entry.
+    job:{id}:delivering string  there while a try of its callback is under way. Expires, in case its worker dies.
     jobs:active         zset    id -> unix time from which recovery looks at it, unless the lease is renewed.
     jobs:counts         hash    "{kind}:{status}" -> number of jobs that ended so.
     callbacks:due       zset    id -> unix time of the next try of its callback.
@@ -265,3 +266,11 @@ class Jobs:
     def drop_callback(self, job_id: str) -> None:
         """Give up a callback whose job record is gone."""
         self._redis.zrem(CALLBACKS_DUE_KEY, job_id)
+
+    def claim_delivery(self, job_id: str, seconds: float) -> bool:
+        """Begin a try of a job's callback, unless one is under way; ends with `release_delivery`, or after `seconds`."""
+        return bool(self._redis.set(job_key(job_id, "delivering"), 1, nx=True, px=int(seconds * 1000)))
+
+    def release_delivery(self, job_id: str) -> None:
+        """End a try of a job's callback."""
+        self._redis.delete(job_key(job_id, "delivering"))

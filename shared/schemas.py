@@ -4,12 +4,23 @@ from datetime import datetime
 from enum import StrEnum
 from typing import Annotated, Any, Literal
 
-from pydantic import BaseModel, ConfigDict, Field, StringConstraints, model_validator
+from pydantic import BaseModel, BeforeValidator, ConfigDict, Field, StringConstraints, model_validator
 
 from shared.attributes import AttributeName, AttributeValue, StorableText, StorableValue
 
 ItemId = Annotated[str, StringConstraints(min_length=1, max_length=128, pattern=r"^[A-Za-z0-9][A-Za-z0-9._:~@+-]*$")]
 Sha256 = Annotated[str, StringConstraints(pattern=r"^[0-9a-f]{64}$")]
+
+
+def _no_truth_value(value: Any) -> Any:
+    if isinstance(value, bool):
+        raise ValueError("it must be a number, not true or false")
+    return value
+
+
+# Forms send numbers as text, so those are taken too; true would count as 1.
+Integer = Annotated[int, BeforeValidator(_no_truth_value)]
+Number = Annotated[float, BeforeValidator(_no_truth_value)]
 
 
 class Wire(BaseModel):
@@ -21,10 +32,10 @@ class Wire(BaseModel):
 class Crop(Wire):
     """The part of the upright photo to search with, as fractions of its width and height."""
 
-    x: float = Field(ge=0, lt=1, description="Left edge.")
-    y: float = Field(ge=0, lt=1, description="Top edge.")
-    width: float = Field(gt=0, le=1)
-    height: float = Field(gt=0, le=1)
+    x: Number = Field(ge=0, lt=1, description="Left edge.")
+    y: Number = Field(ge=0, lt=1, description="Top edge.")
+    width: Number = Field(gt=0, le=1)
+    height: Number = Field(gt=0, le=1)
 
     @model_validator(mode="after")
     def _lies_inside(self) -> "Crop":
@@ -36,8 +47,8 @@ class Crop(Wire):
 class SearchParameters(Wire):
     """What a search asks for, apart from its photo."""
 
-    k: int = Field(10, ge=1, le=100, description="Wanted number of items.")
-    min_score: float | None = Field(None, ge=-1, le=1, description="Leave out hits below this cosine similarity.")
+    k: Integer = Field(10, ge=1, le=100, description="Wanted number of items.")
+    min_score: Number | None = Field(None, ge=-1, le=1, description="Leave out hits below this cosine similarity.")
     filter: dict[str, Any] | None = Field(
         None,
         description='Which items may be found, for example {"colour": "red", "price": {"lt": 50}}. '

@@ -4,7 +4,7 @@ import base64
 import binascii
 import re
 from pathlib import Path
-from typing import Literal
+from typing import Any, Literal
 
 from pydantic import AliasChoices, Field, SecretStr, ValidationError, field_validator
 from pydantic_settings import BaseSettings, SettingsConfigDict
@@ -14,8 +14,6 @@ ENV_PREFIX = "LOOKALIKE_"
 MIB = 1024 * 1024
 GIB = 1024 * MIB
 MIN_SECRET_BYTES = 16
-# Whatever stands before the last @ of an address, and a password among its parameters.
-_CREDENTIALS = re.compile(r"(?s)^([a-z][a-z0-9+.-]*://)?.*@|(?<=password=)[^&]*", re.IGNORECASE)
 
 
 class InvalidSettings(SystemExit):
@@ -125,7 +123,11 @@ def variable_name(field: str) -> str:
 
 
 def _without_password(value: Any) -> Any:
-    return _CREDENTIALS.sub(lambda match: f"{match[1] or ''}***" + "@" * match[0].endswith("@"), value) if isinstance(value, str) else value
+    """Return a value as it may be shown: an address without what stands before its last @, or in `password=`."""
+    if not isinstance(value, str):
+        return value
+    value = re.sub(r"(?is)^([a-z][a-z0-9+.-]*://)?.*@", r"\1***@", value)
+    return re.sub(r"(?i)(password=)[^&]*", r"\1***", value)
 
 
 def load_settings() -> Settings:

@@ -1,6 +1,10 @@
 """gunicorn's settings, from Lookalike's own: `gunicorn --config python:web.gunicorn_config "web.app:create_app()"`."""
 
+from typing import Any
+
 from shared.settings import load_settings
+
+STALLED_SECONDS = 15
 
 _settings = load_settings()
 
@@ -15,3 +19,8 @@ timeout = _settings.wait_max_seconds + 30
 keepalive = 30
 loglevel = _settings.log_level.lower()
 control_socket_disable = True
+
+
+def pre_request(_worker: Any, request: Any) -> None:
+    """Give up a client that stops in the middle of its body: it would keep its thread for as long as it likes."""
+    request.unreader.sock.settimeout(STALLED_SECONDS)

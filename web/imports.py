@@ -105,7 +105,9 @@ def _check_size(services: Services, size: int) -> None:
 
 def _too_large(services: Services) -> ImportTooLarge:
     limit = services.settings.import_max_bytes
-    return ImportTooLarge(f"The file has more than {limit:,} bytes, the most that is accepted. Split it.", limit_bytes=limit)
+    return ImportTooLarge(
+        f"The file has more than {limit:,} bytes, the most that is accepted. Split it.", limit_bytes=limit
+    )
 
 
 def _checked_path(services: Services, path: str) -> str:

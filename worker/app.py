@@ -1,6 +1,7 @@
 """The workers' composition: the Celery application, its tasks, and what happens as a worker starts and ends.
 
-Run as `celery --app worker.app worker --queues ...`; the queues decide what a process loads.
+Run as `celery --app worker.app worker --queues ...`; the queues decide what a process loads: what needs numpy, Pillow
+or FAISS is imported by the tasks that use it.
 """
 
 import logging
@@ -8,7 +9,7 @@ import os
 import socket
 from collections.abc import Callable
 from threading import Event
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from celery import Celery
 from celery.signals import setup_logging, worker_init, worker_ready, worker_shutting_down
@@ -24,14 +25,13 @@ from shared.settings import Settings, load_settings
 from shared.worker_presence import PRESENCE_SECONDS, announce_worker, withdraw_worker
 from worker.callbacks import deliver_callback, dispatch_callbacks
 from worker.clean_up import clean_up
-from worker.embed_missing import embed_missing
-from worker.encoder import EncoderUnavailable
 from worker.heartbeat import repeat
-from worker.imports.intake import Intake
-from worker.imports.run import ImportRunner
-from worker.items import clear_uploads, write_item
 from worker.recovery import is_past_deadline, recover_jobs
 from worker.services import Services
+
+if TYPE_CHECKING:
+    from worker.imports.intake import Intake
+    from worker.imports.run import ImportRunner
 
 log = logging.getLogger(__name__)
 
@@ -59,14 +59,18 @@ def create_worker(settings: Settings) -> Celery:
     return app
 
 
-def _intake(services: Services) -> Intake:
+def _intake(services: Services) -> "Intake":
+    from worker.imports.intake import Intake
+
     return Intake(services.settings, services.catalogue, services.store, services.encoder_id, lambda: services.encoder)
 
 
 def _add_job_tasks(app: Celery, services: Services, tasks: TaskSender) -> None:
     settings = services.settings
 
-    def runner() -> ImportRunner:
+    def runner() -> "ImportRunner":
+        from worker.imports.run import ImportRunner
+
         parts = (settings, services.jobs, services.catalogue, services.store, services.fetcher)
         return ImportRunner(*parts, _intake(services), tasks)
 
@@ -113,6 +117,8 @@ def _add_job_tasks(app: Celery, services: Services, tasks: TaskSender) -> None:
 
     @app.task(name="write_item")
     def write_item_task(job_id: str) -> None:
+        from worker.items import clear_uploads, write_item
+
         job = services.jobs.start(job_id)
         if job is None:
             _clear_ended(job_id, services, lambda ended: clear_uploads(ended, services.store))
@@ -132,7 +138,7 @@ def _add_job_tasks(app: Celery, services: Services, tasks: TaskSender) -> None:
 
         run(job, IMPORT_STEP_MAX_SECONDS, work, fail)
 
-    def import_step(job_id: str, step: Callable[[ImportRunner, JobRecord], None], is_plan: bool = False) -> None:
+    def import_step(job_id: str, step: "Callable[[ImportRunner, JobRecord], None]", is_plan: bool = False) -> None:
         job = services.jobs.start(job_id, counts_as_attempt=is_plan)  # of a chunk, its own tries count
         if job is None:
             _clear_ended(job_id, services, lambda ended: runner().clear(ended))
@@ -162,6 +168,8 @@ def _add_upkeep_tasks(app: Celery, services: Services, tasks: TaskSender) -> Non
 
     @app.task(name="embed_missing")
     def embed_missing_task() -> None:
+        from worker.embed_missing import embed_missing
+
         intake = _intake(services)
         done = embed_missing(services.catalogue, services.store, intake, EMBED_MISSING_MAX_SECONDS)
         if done:
@@ -201,6 +209,8 @@ def _connect_signals(services: Services, settings: Settings) -> None:
         """A search worker takes no message before it can answer; one that can't load ends, and says why."""
         if SEARCH not in sender.app.amqp.queues.consume_from:
             return
+        from worker.encoder import EncoderUnavailable
+
         try:
             services.load_engine()
         except (EncoderUnavailable, SQLAlchemyError) as error:

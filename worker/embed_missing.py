@@ -3,16 +3,26 @@
 import logging
 from time import monotonic
 
-from PIL.Image import Image
-
 from shared.catalogue import Catalogue
-from shared.errors import LookalikeError
+from shared.errors import ImageMissing, LookalikeError
 from shared.store import Store
-from worker.imports.intake import Intake
+from worker.imports.intake import PHOTOS_AT_ONCE, Intake
 
 log = logging.getLogger(__name__)
 
-BATCH = 64
+
+class StoredImages:
+    """Images of the store, by their hash. An ImageSource."""
+
+    def __init__(self, store: Store) -> None:
+        self._store = store
+
+    def read(self, reference: str) -> bytes:
+        """Read an image; see ImageSource."""
+        try:
+            return self._store.image(reference)
+        except FileNotFoundError:
+            raise ImageMissing("It is not in the store. Restore the store from its backup.") from None
 
 
 def embed_missing(catalogue: Catalogue, store: Store, intake: Intake, max_seconds: float) -> int:
@@ -23,20 +33,17 @@ def embed_missing(catalogue: Catalogue, store: Store, intake: Intake, max_second
     end, done = monotonic() + max_seconds, 0
     skipped: set[str] = set()
     while monotonic() < end:
-        hashes = catalogue.images_to_embed(intake.encoder_id, BATCH + len(skipped))
-        wanted = [sha256 for sha256 in hashes if sha256 not in skipped][:BATCH]
+        hashes = catalogue.images_to_embed(intake.encoder_id, PHOTOS_AT_ONCE + len(skipped))
+        wanted = [sha256 for sha256 in hashes if sha256 not in skipped][:PHOTOS_AT_ONCE]
         if not wanted:
             break
-        uprights: dict[str, Image] = {}
-        for sha256 in wanted:
-            try:
-                uprights[sha256] = intake.decode(store.image(sha256))
-            except (FileNotFoundError, LookalikeError) as error:
-                log.error("Image %s of the catalogue can't be embedded: %s", sha256, error)
-                skipped.add(sha256)
-        vectors = intake.embed(uprights)
-        if vectors:
+        taken = intake.take(wanted, StoredImages(store))
+        for sha256, outcome in zip(wanted, taken.outcomes, strict=True):
+            if isinstance(outcome, LookalikeError):
+                log.error("Image %s of the catalogue can't be embedded: %s", sha256, outcome)
+        skipped.update(sha256 for sha256 in wanted if sha256 not in taken.vectors)
+        if taken.vectors:
             with catalogue.change() as change:
-                change.add_embeddings(intake.encoder_id, vectors)
-        done += len(vectors)
+                change.add_embeddings(intake.encoder_id, taken.vectors)
+        done += len(taken.vectors)
     return done

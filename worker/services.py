@@ -1,8 +1,13 @@
-"""The parts that a worker process is made of, each created when it is first used, after the fork."""
+"""The parts that a worker process is made of, each created when it is first used, after the fork.
+
+What needs numpy, FAISS or Pillow is imported there as well: beat, the callbacks worker and every health check import
+this module and need none of them.
+"""
 
 import logging
 from functools import cached_property
 from threading import Lock
+from typing import TYPE_CHECKING
 
 from redis import Redis
 
@@ -13,17 +18,20 @@ from shared.redis_client import connect_redis
 from shared.result_cache import ResultCache
 from shared.settings import Settings
 from shared.store import Store
-from worker.embedding_cache import EmbeddingCache
-from worker.encoder import Encoder, encoder_id, load_encoder
-from worker.engine import Engine
+from worker.fetch_turns import FetchTurns
 from worker.fetcher import GuardedFetcher
 from worker.heartbeat import Leases
-from worker.index import FlatIndex
-from worker.live_index import LiveIndex
 from worker.release import Release, activate_release
-from worker.similar_cache import SimilarCache
+
+if TYPE_CHECKING:
+    from worker.encoder import Encoder
+    from worker.engine import Engine
+    from worker.imports.intake import Intake
+    from worker.live_index import LiveIndex
 
 log = logging.getLogger(__name__)
+
+FETCHING_TASKS = 8  # half of a search worker's threads
 
 
 class Services:
@@ -35,6 +43,7 @@ class Services:
         self._encoder: Encoder | None = None
         self._engine: Engine | None = None
         self.live_index: LiveIndex | None = None
+        self.fetch_turns = FetchTurns(FETCHING_TASKS)
 
     @cached_property
     def redis(self) -> Redis:
@@ -74,18 +83,29 @@ class Services:
     @cached_property
     def encoder_id(self) -> str:
         """Id of the configured encoder, without loading it."""
+        from worker.encoder import encoder_id
+
         return encoder_id(self.settings.encoder, self.settings.encoder_weights_path)
 
+    @cached_property
+    def intake(self) -> "Intake":
+        """Takes in photos; the only one, so that all threads together keep within its bounds."""
+        from worker.imports.intake import Intake
+
+        return Intake(self.settings, self.catalogue, self.store, self.encoder_id, lambda: self.encoder)
+
     @property
-    def encoder(self) -> Encoder:
+    def encoder(self) -> "Encoder":
         """The encoder; the first use loads the model."""
+        from worker.encoder import load_encoder
+
         with self._loading:
             if self._encoder is None:
                 settings = self.settings
                 self._encoder = load_encoder(settings.encoder, settings.encoder_weights_path, settings.encoder_threads)
             return self._encoder
 
-    def load_engine(self) -> Engine:
+    def load_engine(self) -> "Engine":
         """Return the search engine; the first call loads the encoder, fills the index and activates the release."""
         encoder = self.encoder
         with self._loading:
@@ -93,7 +113,13 @@ class Services:
                 self._engine = self._create_engine(encoder)
             return self._engine
 
-    def _create_engine(self, encoder: Encoder) -> Engine:
+    def _create_engine(self, encoder: "Encoder") -> "Engine":
+        from worker.embedding_cache import EmbeddingCache
+        from worker.engine import Engine
+        from worker.index.flat_index import FlatIndex
+        from worker.live_index import LiveIndex
+        from worker.similar_cache import SimilarCache
+
         settings = self.settings
         release = Release(encoder.id, FlatIndex.kind)
         activate_release(self.catalogue, release, encoder.manifest)

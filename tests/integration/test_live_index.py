@@ -13,7 +13,7 @@ from sqlalchemy import Engine, text
 from shared.catalogue import Catalogue
 from shared.catalogue_change import ImageRef, ItemChange
 from tests.stack import wait_until
-from worker.index import FlatIndex
+from worker.index.flat_index import FlatIndex
 from worker.index.vector_index import Vectors
 from worker.live_index import LiveIndex
 

@@ -9,7 +9,8 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from worker.index import FlatIndex, Neighbours, VectorIndex
+from worker.index import Neighbours, VectorIndex
+from worker.index.flat_index import FlatIndex
 from worker.index.vector_index import Rows, Vectors, check_vectors
 
 DIM = 8

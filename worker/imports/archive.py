@@ -5,7 +5,8 @@ import tempfile
 import threading
 import zipfile
 import zlib
-from collections.abc import Iterable
+from collections.abc import Callable, Hashable, Iterable, Iterator
+from contextlib import contextmanager
 from pathlib import PurePosixPath
 from typing import BinaryIO, Self
 
@@ -27,8 +28,15 @@ class Archive:
         manifest_name: path of the manifest in the ZIP.
     """
 
-    def __init__(self, opened: zipfile.ZipFile, members: dict[str, zipfile.ZipInfo], max_member_bytes: int) -> None:
+    def __init__(
+        self,
+        opened: zipfile.ZipFile,
+        file: DirectoryGuard,
+        members: dict[str, zipfile.ZipInfo],
+        max_member_bytes: int,
+    ) -> None:
         self._zip = opened
+        self._file = file
         self._members = members
         self._max_member_bytes = max_member_bytes
         self.manifest_name = _find_manifest(members)
@@ -44,6 +52,10 @@ class Archive:
     def close(self) -> None:
         """Let go of the ZIP; the file itself is the caller's to close."""
         self._zip.close()
+
+    def attach(self, file: BinaryIO) -> None:
+        """Read from another opening of the same file from now on."""
+        self._file.attach(file)
 
     def open_manifest(self) -> BinaryIO:
         """Return the unpacked manifest: a temporary file, seekable, which is gone when it is closed.
@@ -119,7 +131,39 @@ def open_archive(file: BinaryIO, *, max_unpacked_bytes: int, max_member_bytes: i
     refuse_bombs(infos, opened.start_dir, max_unpacked_bytes)
     members = {name: info for info in infos if (name := safe_name(info)) and not info.is_dir()}
     shown = {name: info for name, info in members.items() if not is_hidden(name)}
-    return Archive(opened, shown, max_member_bytes)
+    return Archive(opened, guard, shown, max_member_bytes)
+
+
+class LastArchive:
+    """Remembers the archive that was read last: each chunk of an import reads from the same one.
+
+    Only the directory, judged and parsed, is remembered; the file is opened for each use, so that none is held open,
+    and none is missed when it is gone. An archive in use belongs to who took it: threads never share one.
+    """
+
+    def __init__(self) -> None:
+        self._lock = threading.Lock()
+        self._known: tuple[Hashable, Archive] | None = None
+
+    @contextmanager
+    def opened(self, identity: Hashable, file: BinaryIO, open_new: Callable[[BinaryIO], Archive]) -> Iterator[Archive]:
+        """Give the archive that `file` holds, which `open_new` opens unless it is the last one.
+
+        Args:
+            identity: equal for two files only if they have the same bytes.
+            file: open as long as the block.
+            open_new: judges and opens the archive.
+        """
+        with self._lock:
+            known, self._known = self._known, None
+        if known is not None and known[0] == identity:
+            archive = known[1]
+            archive.attach(file)
+        else:
+            archive = open_new(file)
+        yield archive
+        with self._lock:
+            self._known = (identity, archive)
 
 
 def _find_manifest(names: Iterable[str]) -> str:

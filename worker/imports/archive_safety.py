@@ -23,9 +23,13 @@ class DirectoryGuard:
     """A file that refuses reads whose length a ZIP dictates: that of its directory, which zipfile reads at once."""
 
     def __init__(self, file: BinaryIO) -> None:
+        self.limit_bytes: int | None = MAX_DIRECTORY_BYTES
+        self.attach(file)
+
+    def attach(self, file: BinaryIO) -> None:
+        """Go on with another opening of the same file."""
         self._read = file.read
         self.seek, self.tell, self.seekable = file.seek, file.tell, file.seekable
-        self.limit_bytes: int | None = MAX_DIRECTORY_BYTES
 
     def read(self, size: int = -1) -> bytes:
         """Read as the file does."""

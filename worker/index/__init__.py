@@ -1,6 +1,9 @@
-"""From embeddings to nearest items: the interface of all indexes, and the exact one."""
+"""From embeddings to nearest items. Light to import: FAISS is loaded with `flat_index` only.
 
-from worker.index.flat_index import FlatIndex
-from worker.index.vector_index import Neighbours, VectorIndex
+vector_index.py   the interface of all indexes, and what vectors must be like
+flat_index.py     the exact index
+"""
 
-__all__ = ["FlatIndex", "Neighbours", "VectorIndex"]
+from worker.index.vector_index import Neighbours, VectorIndex, check_vectors
+
+__all__ = ["Neighbours", "VectorIndex", "check_vectors"]
