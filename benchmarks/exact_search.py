@@ -8,6 +8,7 @@ compares each answer with a numpy brute force over the stored embeddings. Writes
 
 import argparse
 import hashlib
+import os
 import time
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -136,7 +137,7 @@ def report(figures: Figures, table: Path) -> str:
     rate = imported["rows"] / figures.import_seconds
     lines = [
         heading("Exact search through the public API", "benchmarks.exact_search"),
-        f"Catalogue: `{table}`. All processes of the Procfile on this machine, SQLite, exact index.",
+        f"Catalogue: `{os.path.relpath(table, ROOT)}`. All processes of the Procfile on this machine, SQLite, exact index.",
         "",
         "| what | figure |",
         "|---|---|",

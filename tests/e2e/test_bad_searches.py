@@ -32,6 +32,7 @@ REFUSED_URLS = [
         ("k", 101),
         ("k", "ten"),
         ("k", 1.5),
+        ("k", True),
         ("min_score", 2),
         ("min_score", "high"),
         ("crop", {"x": 0.5, "y": 0, "width": 0.6, "height": 1}),
@@ -176,9 +177,9 @@ def test_part_of_a_jobs_keys_is_no_job(stack: Stack, photo: bytes) -> None:
 
 
 def test_a_body_far_over_any_limit_is_refused_before_it_is_sent(stack: Stack) -> None:
-    def answer_to(content_type: str, length: int) -> tuple[int, str]:
+    def answer_to(content_type: str, length: int, path: str = "/v1/searches", method: str = "POST") -> tuple[int, str]:
         connection = http.client.HTTPConnection(urlsplit(stack.base_url).netloc, timeout=20)
-        connection.putrequest("POST", "/v1/searches")
+        connection.putrequest(method, path)
         connection.putheader("Content-Type", content_type)
         connection.putheader("Content-Length", str(length))
         connection.endheaders()
@@ -187,5 +188,8 @@ def test_a_body_far_over_any_limit_is_refused_before_it_is_sent(stack: Stack) ->
         connection.close()
         return answer.status, problem["code"]
 
-    assert answer_to("multipart/form-data; boundary=x", 10 * 1024**3) == (413, "request_too_large")
+    form = "multipart/form-data; boundary=x"
+    assert answer_to(form, UPLOAD_MAX_BYTES + 2 * 1024**2) == (413, "image_too_large")
+    assert answer_to(form, 16 * UPLOAD_MAX_BYTES + 2 * 1024**2, "/v1/items/a", "PUT") == (413, "image_too_large")
+    assert answer_to(form, 10 * 1024**3, "/v1/imports") == (413, "import_too_large")
     assert answer_to("application/json", 2 * 1024**2) == (413, "request_too_large")

@@ -20,6 +20,9 @@ def test_a_repeated_photo_is_answered_at_once_without_any_worker(stack: Stack, p
         repeated = answer.json()
         assert (answer.status_code, repeated["status"]) == (200, "succeeded")
         assert answer.headers["Location"] == f"/v1/jobs/{repeated['id']}"
+    timings = repeated["result"]["timings_ms"]
+    assert set(timings) == {"total"}
+    assert 0 < timings["total"] <= answer.elapsed.total_seconds() * 1000
     assert repeated["id"] != first["id"]
     assert source_of(repeated) == "result_cache"
     assert (repeated["started_at"], repeated["attempts"]) == (None, 0)

@@ -26,6 +26,18 @@ def test_an_accepted_search_tells_where_and_when_to_ask_for_it(stack: Stack, pho
     assert ids_of(done.json())[0] == photographed
 
 
+def test_without_prefer_an_accepted_job_is_answered_with_202_however_fast_it_is(stack: Stack, photo: bytes) -> None:
+    fresh = {"Cache-Control": "no-cache"}
+    empty = b"id,image\n"
+    for headers in ({}, {"Prefer": "wait=0"}, {"Prefer": "respond-async"}):
+        search = stack.post("/v1/searches", files={"image": photo}, headers={**fresh, **headers})
+        an_import = stack.post("/v1/imports", files={"file": ("p.csv", empty)}, headers=headers)
+        for answer in (search, an_import):
+            assert answer.status_code == 202
+            assert int(answer.headers["Retry-After"]) >= 1
+            assert "Preference-Applied" not in answer.headers
+
+
 def test_prefer_wait_answers_with_the_finished_job(stack: Stack, photo: bytes, photographed: str) -> None:
     headers = {"Prefer": "respond-async, wait=25", "Cache-Control": "no-cache"}
     answer = stack.post("/v1/searches", files={"image": photo}, headers=headers)

@@ -13,6 +13,7 @@ from openapi_spec_validator import OpenAPIV31SpecValidator
 from playwright.sync_api import Page, sync_playwright
 from prometheus_client.parser import text_string_to_metric_families
 
+from tests.e2e.pictures import picture
 from tests.e2e.steps import PROBLEM_TYPE, assert_problem
 from tests.stack import Stack
 
@@ -105,6 +106,28 @@ def test_what_succeeds_is_as_documented(stack: Stack, document: dict[str, Any], 
     assert len(errors.json()["errors"]) == 1
     assert_documented(document, paths["/v1/jobs/{job_id}/errors"]["get"], errors)
     assert_documented(document, paths["/v1/items/{item_id}"]["get"], stack.get("/v1/items/sample-0001"))
+
+
+def test_a_form_without_photos_writes_an_item_as_the_document_allows(
+    scratch_stack: Stack, document: dict[str, Any]
+) -> None:
+    write = document["paths"]["/v1/items/{item_id}"]["put"]
+    form = write["requestBody"]["content"]["multipart/form-data"]["schema"]
+    assert "image" not in form.get("required", [])
+    assert (form["properties"]["image"]["type"], form["properties"]["image"]["maxItems"]) == ("array", 16)
+    item = [("item", (None, '{"title": "Bag"}'))]
+    new = scratch_stack.put("/v1/items/bag", files=item)
+    assert new.status_code == 201
+    for answer in (
+        new,
+        scratch_stack.put("/v1/items/bag", files=item),
+        scratch_stack.put("/v1/items/bag", files=[*item, ("image", picture("bag"))]),
+        scratch_stack.put("/v1/items/bag", files=[*item, ("image", picture("b"))], headers={"Prefer": "wait=20"}),
+    ):
+        assert_documented(document, write, answer)
+    for path, field in (("/v1/searches", "image"), ("/v1/imports", "file")):
+        form = document["paths"][path]["post"]["requestBody"]["content"]["multipart/form-data"]["schema"]
+        assert form["required"] == [field]
 
 
 def test_a_path_or_a_method_that_there_is_not_is_a_problem_too(stack: Stack) -> None:

@@ -1,9 +1,11 @@
 import json
 import re
 from collections.abc import Iterator
+from pathlib import Path
 
 import pytest
 from flask import Flask
+from sqlalchemy import create_engine
 
 from shared import errors
 from shared.errors import LookalikeError
@@ -126,6 +128,23 @@ def test_every_leaf_becomes_a_problem_body(leaf: type[LookalikeError]) -> None:
         "limit_bytes": 5,
     }
     assert ("Retry-After" in answer.headers) == (answer.status_code == 503)
+
+
+def test_a_pool_whose_connections_are_all_in_use_is_a_database_out_of_reach(tmp_path: Path) -> None:
+    app = Flask(__name__)
+    register_error_handlers(app)
+    engine = create_engine(f"sqlite:///{tmp_path}/x.sqlite3", pool_size=1, max_overflow=0, pool_timeout=0.01)
+
+    @app.get("/it")
+    def use_two() -> str:
+        with engine.connect(), engine.connect():
+            return "both"
+
+    answer = app.test_client().get("/it")
+    engine.dispose()
+    assert answer.json
+    assert (answer.status_code, answer.json["code"]) == (503, "database_unavailable")
+    assert answer.headers["Retry-After"]
 
 
 def test_failures_of_flask_and_unforeseen_ones_become_problem_bodies_too(caplog: pytest.LogCaptureFixture) -> None:

@@ -69,6 +69,18 @@ def test_redis_keeps_an_append_only_file_on_a_volume(services: dict[str, dict[st
     assert services["postgres"]["volumes"]
 
 
+def test_every_process_of_compose_takes_the_settings_of_dotenv(services: dict[str, dict[str, Any]]) -> None:
+    for name, service in _ours(services).items():
+        assert service["env_file"] == [{"path": ".env", "required": False}], name
+
+
+def test_dotenv_never_becomes_part_of_the_image() -> None:
+    patterns = [line for line in (ROOT / ".dockerignore").read_text().splitlines() if not line.startswith("#")]
+    assert patterns[0] == "*"
+    last_allowed = max(index for index, pattern in enumerate(patterns) if pattern.startswith("!"))
+    assert "**/.env*" in patterns[last_allowed:], "the last pattern that fits decides"
+
+
 def test_every_queue_has_a_worker(procfile: dict[str, list[str]]) -> None:
     served = [
         queue

@@ -67,11 +67,20 @@ def test_k_is_a_number_from_1_to_100_even_as_the_text_of_a_form(k: Any) -> None:
     assert SearchParameters.model_validate({"k": k}).k == int(k)
 
 
-@pytest.mark.parametrize("k", [0, -1, 101, "ten", 1.5, None, [1]])
+@pytest.mark.parametrize("k", [0, -1, 101, "ten", "true", 1.5, None, [1]])
 def test_another_k_is_refused_by_name(k: Any) -> None:
     with pytest.raises(ValidationError) as refusal:
         SearchParameters.model_validate({"k": k})
     assert [entry["loc"] for entry in refusal.value.errors()] == [("k",)]
+
+
+@pytest.mark.parametrize("value", [True, False])
+def test_true_and_false_are_no_numbers(value: bool) -> None:
+    crop = {"x": 0, "y": 0, "width": 1, "height": 1}
+    for wrong in ({"k": value}, {"min_score": value}, *({"crop": {**crop, name: value}} for name in crop)):
+        with pytest.raises(ValidationError) as refusal:
+            SearchParameters.model_validate(wrong)
+        assert "it must be a number" in refusal.value.errors()[0]["msg"]
 
 
 @pytest.mark.parametrize("score", [-1.01, 1.01, math.nan, math.inf, "high"])

@@ -94,6 +94,28 @@ def test_a_good_secret_is_never_shown_either(monkeypatch: pytest.MonkeyPatch) ->
         assert SECRET.removeprefix("whsec_") not in text
 
 
+@pytest.mark.parametrize(
+    ("bad", "shown"),
+    [
+        ("redis//:hunter2@cache:6379/0", "***@cache:6379/0"),
+        ("http://:hunter2@cache:6379/0", "http://***@cache:6379/0"),
+        ("postgres:shop:hunter2@db/shop", "***@db/shop"),
+        ("mysql://shop:hun@hunter2@db/shop", "mysql://***@db/shop"),
+        ("mysql://db/shop?user=shop&password=hunter2&ssl=1", "mysql://db/shop?user=shop&password=***&ssl=1"),
+        ("hunter2@db", "***@db"),
+    ],
+)
+@pytest.mark.parametrize("name", ["REDIS_URL", "DATABASE_URL"])
+def test_the_password_of_a_bad_address_is_never_shown(
+    monkeypatch: pytest.MonkeyPatch, name: str, bad: str, shown: str
+) -> None:
+    monkeypatch.setenv(name, bad)
+    with pytest.raises(InvalidSettings) as refusal:
+        load_settings()
+    assert f"  {name} = {shown!r}: " in str(refusal.value)
+    assert "hunter2" not in str(refusal.value)
+
+
 def test_settings_are_frozen() -> None:
     settings = load_settings()
     with pytest.raises(ValidationError):

@@ -1,0 +1,131 @@
+"""The web process as gunicorn runs it, with no worker at all: clients that wait, and bodies that nobody wants."""
+
+import socket
+from collections.abc import Iterator
+from concurrent.futures import ThreadPoolExecutor
+from urllib.parse import urlsplit
+
+import pytest
+import requests
+
+from demo.processes import ProcessGroup
+from tests.e2e.pictures import picture
+from tests.e2e.steps import assert_problem
+from tests.stack import ROOT, Stack, wait_until
+
+MIB = 1024 * 1024
+WEB_THREADS = 4
+PLACES_TO_WAIT = 3
+# Beyond what the sockets hold: a client that sends it all is still sending when it is refused.
+FAR_TOO_LARGE = b"\xff\xd8\xff" + bytes(60 * MIB)
+BOUNDARY = "boundary"
+
+
+@pytest.fixture(scope="module")
+def web(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Stack]:
+    folder = tmp_path_factory.mktemp("web")
+    environment = {
+        "DATABASE_URL": f"sqlite:///{folder}/lookalike.sqlite3",
+        "LOOKALIKE_STORE_URL": str(folder / "store"),
+        "LOOKALIKE_WEB_THREADS": str(WEB_THREADS),
+        "LOOKALIKE_UPLOAD_MAX_BYTES": str(MIB),
+        "LOOKALIKE_IMPORT_MAX_BYTES": str(20 * MIB),
+    }
+    with ProcessGroup(ROOT, folder / "state", environment=environment, processes=["web"]) as group:
+        yield Stack(group)
+
+
+def form_of(field: str, file: bytes) -> bytes:
+    head = f'--{BOUNDARY}\r\nContent-Disposition: form-data; name="{field}"; filename="a.jpg"\r\n\r\n'
+    return head.encode() + file + f"\r\n--{BOUNDARY}--\r\n".encode()
+
+
+def test_clients_that_wait_never_keep_all_others_out(web: Stack) -> None:
+    job_id = web.post("/v1/searches", files={"image": picture("a")}).json()["id"]
+    with ThreadPoolExecutor(WEB_THREADS * 2) as pool:
+        reading = [pool.submit(web.get, f"/v1/jobs/{job_id}?wait=29") for _ in range(WEB_THREADS * 2)]
+        wait_until(
+            lambda: sum(answer.done() for answer in reading) == len(reading) - PLACES_TO_WAIT,
+            10,
+            "the rest is answered",
+        )
+        try:
+            assert requests.get(f"{web.base_url}/healthz", timeout=1).ok
+            assert requests.get(f"{web.base_url}/", timeout=1).ok
+            headers = {"Prefer": "wait=29"}
+            answer = requests.post(
+                f"{web.base_url}/v1/searches", files={"image": picture("b")}, headers=headers, timeout=5
+            )
+            assert (answer.status_code, answer.json()["status"]) == (202, "queued")
+            assert int(answer.headers["Retry-After"]) >= 1
+            assert "Preference-Applied" not in answer.headers
+            assert sum(not answer.done() for answer in reading) == PLACES_TO_WAIT
+        finally:
+            web.delete(f"/v1/jobs/{job_id}")
+        statuses = [answer.result().json()["status"] for answer in reading]
+    assert sorted(statuses) == ["cancelled"] * PLACES_TO_WAIT + ["queued"] * (len(reading) - PLACES_TO_WAIT)
+
+
+def test_a_place_to_wait_is_free_again_after_each_wait(web: Stack) -> None:
+    job_id = web.post("/v1/searches", files={"image": picture("a")}).json()["id"]
+    for _ in range(PLACES_TO_WAIT + 1):
+        assert web.get(f"/v1/jobs/{job_id}?wait=1").elapsed.total_seconds() > 0.9
+        assert web.get("/v1/jobs/unknown?wait=1").status_code == 404
+
+
+@pytest.mark.parametrize(
+    ("method", "path", "field", "code"),
+    [
+        ("POST", "/v1/searches", "image", "image_too_large"),
+        ("PUT", "/v1/items/a", "image", "image_too_large"),
+        ("POST", "/v1/imports", "file", "import_too_large"),
+    ],
+)
+def test_a_client_that_sends_all_before_it_reads_still_sees_why_its_file_was_refused(
+    web: Stack, method: str, path: str, field: str, code: str
+) -> None:
+    form = form_of(field, FAR_TOO_LARGE)
+    headers = {"Content-Type": f"multipart/form-data; boundary={BOUNDARY}"}
+    with requests.Session() as session:
+        assert_problem(session.request(method, web.base_url + path, data=form, headers=headers), 413, code)
+        assert session.get(f"{web.base_url}/healthz").ok
+        parts = (form[start : start + MIB] for start in range(0, len(form), MIB))
+        in_chunks = session.request(method, web.base_url + path, data=parts, headers=headers)
+        assert_problem(in_chunks, 413, code)
+
+
+def test_a_body_of_the_wrong_kind_is_refused_with_a_reason_however_large(web: Stack) -> None:
+    problem = assert_problem(web.post("/v1/searches", data=FAR_TOO_LARGE), 422, "invalid_parameter")
+    assert "multipart" in problem["detail"]
+    json = {"Content-Type": "application/json"}
+    assert_problem(web.post("/v1/searches", data=FAR_TOO_LARGE, headers=json), 413, "request_too_large")
+    assert_problem(web.post("/nowhere", data=FAR_TOO_LARGE), 404, "route_not_found")
+
+
+def test_a_text_field_that_is_too_large_is_not_called_a_large_photo(web: Stack) -> None:
+    form = {"filter": "x" * (MIB + 1)}
+    assert_problem(web.post("/v1/searches", files={"image": b"x"}, data=form), 413, "request_too_large")
+
+
+def test_a_client_that_stops_in_the_middle_of_its_body_loses_its_thread(web: Stack) -> None:
+    host = urlsplit(web.base_url)
+    head = (
+        f"POST /v1/searches HTTP/1.1\r\nHost: {host.netloc}\r\nContent-Length: 1000\r\n"
+        f"Content-Type: multipart/form-data; boundary={BOUNDARY}\r\n\r\n--{BOUNDARY}\r\n"
+    )
+    stalled = [socket.create_connection((host.hostname, host.port), timeout=60) for _ in range(WEB_THREADS)]
+    for connection in stalled:
+        connection.sendall(head.encode())
+    for connection in stalled:
+        with connection:
+            assert b" 400 " in connection.makefile("rb").readline()
+    assert requests.get(f"{web.base_url}/healthz", timeout=1).ok
+
+
+def test_methods_that_clients_invent_are_not_kept_as_labels(web: Stack) -> None:
+    for method in ("BREW", "WHEN"):
+        assert requests.request(method, f"{web.base_url}/healthz", timeout=5).status_code == 405
+    metrics = web.get("/metrics").text
+    assert "BREW" not in metrics
+    assert "WHEN" not in metrics
+    assert 'method="other"' in metrics

@@ -1,0 +1,169 @@
+"""Photos taken in for the catalogue: bounded memory, no bad embedding, nothing read in vain."""
+
+import subprocess
+import sys
+from collections.abc import Sequence
+from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
+from pathlib import Path
+from threading import Barrier, Thread
+from time import monotonic
+
+import numpy as np
+import pytest
+from PIL import Image
+
+from shared.catalogue import Catalogue
+from shared.catalogue_change import ImageRef, ItemChange
+from shared.database import connect_database
+from shared.errors import Internal
+from shared.store import Store
+from tests.photo_intake import DIM, CornerEncoder, Files, new_intake, photo, row
+from tests.stack import ROOT
+from worker.embed_missing import embed_missing
+from worker.fetcher import GuardedFetcher
+from worker.imports.images import UrlImages
+from worker.imports.intake import PHOTOS_AT_ONCE, READERS, Intake
+
+PIXELS = 40 * 30
+
+
+class BrokenEncoder(CornerEncoder):
+    """An encoder whose weights are damaged: one photo of a batch gets this embedding."""
+
+    def __init__(self, embedding: Sequence[float]) -> None:
+        super().__init__()
+        self._embedding = embedding
+
+    def encode(self, images: Sequence[Image.Image]) -> np.ndarray:
+        embeddings = super().encode(images)
+        embeddings[-1] = self._embedding
+        return embeddings
+
+
+@pytest.fixture
+def encoder() -> CornerEncoder:
+    return CornerEncoder()
+
+
+@pytest.fixture
+def intake(tmp_path: Path, encoder: CornerEncoder) -> Intake:
+    return new_intake(tmp_path, encoder)
+
+
+@pytest.mark.skipif(not Path("/proc/self/status").exists(), reason="the peak of a process's memory is told by Linux")
+def test_bug_all_decoded_photos_of_a_chunk_were_kept_until_its_last_row_was_read(tmp_path: Path) -> None:
+    command = [sys.executable, "-m", "tests.photo_intake", str(tmp_path)]
+    done = subprocess.run(command, cwd=ROOT, capture_output=True, text=True, timeout=120, check=True)
+    # Decoded, the photos have 2,560 MiB; a group has 190, and glibc keeps some of what the threads gave back.
+    assert int(done.stdout) < 1200
+
+
+def test_photos_are_decoded_and_embedded_in_groups_of_bounded_size(tmp_path: Path, encoder: CornerEncoder) -> None:
+    intake = new_intake(tmp_path, encoder, pixels_at_once=3 * PIXELS)
+    files = {f"{n}": photo(40, 30, n) for n in range(7)} | {"large": photo(100, 100)}
+    prepared = intake.prepare([row("many", *files), row("one", "0")], Files(files))
+
+    assert sorted(len(call) for call in encoder.calls) == [1, 1, 3, 3]
+    assert [call for call in encoder.calls if sum(call) > 3 * PIXELS] == [[100 * 100]], "a larger one goes alone"
+    assert len(prepared.vectors) == len(files)
+
+
+def test_the_images_of_an_item_keep_their_order(intake: Intake) -> None:
+    files = {f"{n}": photo(40, 30, n) for n in range(16)}
+    rows = [row(f"item{n}", *(f"{(n + step) % 16}" for step in range(16))) for n in range(5)]
+    prepared = intake.prepare(rows, Files(files))
+    alone = {name: intake.take([name], Files(files)).outcomes[0] for name in files}
+    for number, (_, item) in enumerate(prepared.items):
+        assert item.images == [alone[f"{(number + step) % 16}"] for step in range(16)]
+
+
+def test_the_same_photo_of_many_rows_is_decoded_and_embedded_once(intake: Intake, encoder: CornerEncoder) -> None:
+    prepared = intake.prepare([row(f"item{n}", "same") for n in range(20)], Files({"same": photo(40, 30)}))
+    assert len(prepared.items) == 20
+    assert encoder.calls == [[PIXELS]]
+
+
+def test_a_row_whose_first_photo_is_missing_costs_no_other_read_and_leaves_no_embedding(intake: Intake) -> None:
+    count = PHOTOS_AT_ONCE
+    files = {f"good {n} {side}": photo(40, 30, 2 * n + side) for n in range(count) for side in range(2)}
+    files |= {"second of a bad row": photo(40, 30, 999), "first of a bad row": photo(40, 30, 998)}
+    source = Files(files)
+    good = [row(f"item{n}", f"good {n} 0", f"good {n} 1") for n in range(count)]
+    bad = [
+        row("bad1", "nothing", "second of a bad row"),
+        row("bad2", "first of a bad row", "nothing either", "nothing, once more"),
+    ]
+    prepared = intake.prepare([*bad, *good], source)
+
+    assert [item.item_id for item, _ in prepared.rejected] == ["bad1", "bad2"]
+    assert "nothing either" in prepared.rejected[1][1].detail, "the first of several reasons"
+    assert "second of a bad row" not in source.read_names
+    assert len(prepared.items) == count
+    assert len(prepared.vectors) == 2 * count
+
+
+def test_a_broken_photo_is_not_kept_and_the_others_of_its_group_are(intake: Intake, tmp_path: Path) -> None:
+    files = {"good": photo(40, 30), "cut": photo(400, 300)[:-600]}
+    prepared = intake.prepare([row("good", "good"), row("cut", "cut")], Files(files))
+    assert [(item.item_id, error.code) for item, error in prepared.rejected] == [("cut", "image_broken")]
+    kept = [path.read_bytes() for path in (tmp_path / "store").rglob("*") if path.is_file()]
+    assert kept == [files["good"]]
+
+
+@pytest.mark.parametrize("embedding", [[np.nan] * DIM, [np.inf, 0, 0, 0], [0] * DIM, [0.5, 0, 0, 0]])
+def test_bug_an_embedding_that_no_index_can_hold_was_stored(tmp_path: Path, embedding: list[float]) -> None:
+    intake = new_intake(tmp_path, BrokenEncoder(embedding))
+    files = {f"{n}": photo(40, 30, n) for n in range(3)}
+    with pytest.raises(Internal, match=r"Encoder corner .* can't be stored: every vector must have L2 norm 1"):
+        intake.prepare([row("item", *files)], Files(files))
+
+
+def test_bug_the_photos_of_one_item_were_fetched_one_after_the_other(intake: Intake) -> None:
+    together = Barrier(READERS, timeout=10)
+
+    class Handler(BaseHTTPRequestHandler):
+        def do_GET(self) -> None:
+            together.wait()  # so a slow host costs its time twice for 16 photos, not 16 times
+            self.send_response(200)
+            self.end_headers()
+            self.wfile.write(photo(40, 30, int(self.path[1:])))
+
+        def log_message(self, *_: object) -> None:
+            pass
+
+    shop = ThreadingHTTPServer(("127.0.0.1", 0), Handler)
+    thread = Thread(target=shop.serve_forever)
+    thread.start()
+    try:
+        urls = [f"http://127.0.0.1:{shop.server_port}/{number}" for number in range(2 * READERS)]
+        fetcher = GuardedFetcher(allow_private=True, timeout_seconds=20)
+        prepared = intake.prepare([row("item", *urls)], UrlImages(lambda url: fetcher.get(url, 10**6)))
+    finally:
+        shop.shutdown()
+        thread.join()
+        shop.server_close()
+    assert prepared.rejected == []
+    assert len(prepared.vectors) == 2 * READERS
+
+
+def test_embedding_what_is_missing_passes_over_photos_that_are_gone_or_changed(
+    intake: Intake, tmp_path: Path, caplog: pytest.LogCaptureFixture, encoder: CornerEncoder
+) -> None:
+    store = Store(str(tmp_path / "store"))
+    catalogue = Catalogue(connect_database(f"sqlite:///{tmp_path}/lookalike.sqlite3"))
+    hashes = [store.put_image(photo(40, 30, n)) for n in range(PHOTOS_AT_ONCE + 5)]
+    gone, changed, broken = hashes[:3]
+    path_of = {sha256: tmp_path / "store" / store.image_key(sha256) for sha256 in hashes}
+    path_of[gone].unlink()
+    path_of[changed].write_bytes(photo(40, 30, 5000))
+    path_of[broken].write_bytes(b"no photo")
+    with catalogue.change() as change:
+        change.put([ItemChange(sha256, "", {}, [ImageRef(sha256, "image/jpeg")]) for sha256 in hashes])
+
+    start = monotonic()
+    embed_missing(catalogue, store, intake, max_seconds=20)
+    assert monotonic() - start < 15, "it ends when there is nothing to embed any more"
+    assert catalogue.embedded_images("corner", hashes) == set(hashes[3:])
+    for sha256 in (gone, broken):
+        assert f"Image {sha256} of the catalogue can't be embedded" in caplog.text
+    assert max(len(call) for call in encoder.calls) <= PHOTOS_AT_ONCE

@@ -1,0 +1,102 @@
+"""Photos on their way into the catalogue: what tests of it need, and a program that measures its memory.
+
+python -m tests.photo_intake FOLDER    prints by how many MiB the process grew at its peak
+"""
+
+import io
+import sys
+from collections.abc import Sequence
+from pathlib import Path
+from threading import Lock
+from typing import Any
+
+import numpy as np
+from PIL import Image
+
+from shared.catalogue import Catalogue
+from shared.database import connect_database
+from shared.errors import ImageMissing
+from shared.migrations import upgrade
+from shared.settings import Settings
+from shared.store import Store
+from worker.imports.intake import Intake
+from worker.imports.rows import CatalogueRow
+
+DIM = 4
+
+
+class CornerEncoder:
+    """A small encoder: the colour of a photo's first pixel, and 1, brought to norm 1. Keeps the sizes of each call."""
+
+    id = "corner"
+    dim = DIM
+    manifest: dict[str, Any] = {}
+
+    def __init__(self) -> None:
+        self.calls: list[list[int]] = []
+        self._lock = Lock()
+
+    def encode(self, images: Sequence[Image.Image]) -> np.ndarray:
+        with self._lock:
+            self.calls.append([image.width * image.height for image in images])
+        corners = [image.getpixel((0, 0)) for image in images]
+        values = np.array([(*corner, 1) for corner in corners], dtype=np.float32).reshape(len(images), DIM)  # type: ignore[misc]
+        embeddings: np.ndarray = values / np.linalg.norm(values, axis=1, keepdims=True)
+        return embeddings
+
+
+class Files:
+    """Photos by name, which counts how often each is read. An ImageSource."""
+
+    def __init__(self, files: dict[str, bytes]) -> None:
+        self._files = files
+        self.read_names: list[str] = []
+
+    def read(self, reference: str) -> bytes:
+        self.read_names.append(reference)
+        if reference not in self._files:
+            raise ImageMissing(f"There is no {reference}.")
+        return self._files[reference]
+
+
+def photo(width: int, height: int, number: int = 0) -> bytes:
+    """Return a JPEG of one colour; each number gives another file."""
+    file = io.BytesIO()
+    Image.new("RGB", (width, height), (number % 200, 90, 40)).save(file, "JPEG")
+    return file.getvalue() + number.to_bytes(4, "big")  # decoders stop before
+
+
+def row(item_id: str, *images: str) -> CatalogueRow:
+    return CatalogueRow(1, item_id, "", images, {})
+
+
+def new_intake(folder: Path, encoder: Any, **options: Any) -> Intake:
+    """Return an intake with an empty catalogue and store in a folder."""
+    url = f"sqlite:///{folder}/lookalike.sqlite3"
+    settings = Settings(_env_file=None, DATABASE_URL=url, store_url=str(folder / "store"))  # type: ignore[call-arg]
+    engine = connect_database(url)
+    upgrade(engine)
+    return Intake(settings, Catalogue(engine), Store(settings.store_url), encoder.id, lambda: encoder, **options)
+
+
+def _mebibytes(name: str) -> float:
+    """Return VmRSS, the memory that this process has now, or VmHWM, the most that it ever had."""
+    lines = Path("/proc/self/status").read_text().splitlines()
+    return next(int(line.split()[1]) / 1024 for line in lines if line.startswith(f"{name}:"))
+
+
+def main(folder: Path) -> None:
+    """Take in a row with many large photos, and many rows with phone photos."""
+    large, phone = photo(8000, 6000), photo(4000, 3000)
+    files = {f"large {n}": large + bytes([n]) for n in range(8)} | {f"phone {n}": phone + bytes([n]) for n in range(24)}
+    rows = [row("large", *(name for name in files if name.startswith("large")))]
+    rows += [row(f"phone{n}", f"phone {n}") for n in range(24)]
+    intake = new_intake(folder, CornerEncoder())
+    before = _mebibytes("VmRSS")
+    prepared = intake.prepare(rows, Files(files))
+    assert (len(prepared.items), len(prepared.vectors)) == (25, 32)
+    print(round(_mebibytes("VmHWM") - before))
+
+
+if __name__ == "__main__":
+    main(Path(sys.argv[1]))
