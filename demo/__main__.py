@@ -48,7 +48,7 @@ def demo(once: bool, catalog: Path | None, port: int | None) -> None:
     try:
         run_demo(console_for(), once=once, catalog=catalog, port=port or first_free_port(USUAL_PORT))
     except KeyboardInterrupt:
-        click.echo("Stopped before the answer.", err=True)
+        click.echo("Stopped.", err=True)
         raise SystemExit(EXIT_INTERRUPTED) from None
     except EXPECTED as error:
         click.echo(f"The demo failed: {error}", err=True)

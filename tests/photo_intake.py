@@ -30,9 +30,9 @@ class CornerEncoder:
 
     id = "corner"
     dim = DIM
-    manifest: dict[str, Any] = {}
 
     def __init__(self) -> None:
+        self.manifest: dict[str, Any] = {"id": self.id, "dim": self.dim}
         self.calls: list[list[int]] = []
         self._lock = Lock()
 

@@ -1,0 +1,140 @@
+"""Tries of one callback by several workers, with a real Redis server and a real receiver that takes its time."""
+
+from collections.abc import Iterator
+from concurrent.futures import ThreadPoolExecutor
+from datetime import UTC, datetime
+from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
+from pathlib import Path
+from threading import Event, Thread
+
+import pytest
+from redis import Redis
+
+from shared.errors import BrokenImage
+from shared.job_record import JobRecord
+from shared.jobs import Jobs
+from shared.schemas import JobKind
+from shared.settings import Settings
+from tests.conftest import make_settings
+from tests.servers import RedisProcess
+from tests.stack import WEBHOOK_SECRET, wait_until
+from worker.callbacks import deliver_callback
+from worker.fetcher import GuardedFetcher
+
+
+class SlowReceiver:
+    """A shop's endpoint that answers 500 as soon as the test lets it."""
+
+    def __init__(self) -> None:
+        self.posts = 0
+        self.may_answer = Event()
+        receiver = self
+
+        class Handler(BaseHTTPRequestHandler):
+            def do_POST(self) -> None:
+                self.rfile.read(int(self.headers["Content-Length"]))
+                receiver.posts += 1
+                receiver.may_answer.wait(10)
+                self.send_response(500)
+                self.end_headers()
+
+            def log_message(self, *_: object) -> None:
+                pass
+
+        self._server = ThreadingHTTPServer(("127.0.0.1", 0), Handler)
+        self.url = f"http://127.0.0.1:{self._server.server_port}/hook"
+        self._thread = Thread(target=self._server.serve_forever)
+        self._thread.start()
+
+    def close(self) -> None:
+        self.may_answer.set()
+        self._server.shutdown()
+        self._thread.join()
+        self._server.server_close()
+
+
+@pytest.fixture
+def receiver() -> Iterator[SlowReceiver]:
+    receiver = SlowReceiver()
+    yield receiver
+    receiver.close()
+
+
+@pytest.fixture
+def settings(redis_server: RedisProcess, tmp_path: Path) -> Settings:
+    return make_settings(redis_server, tmp_path, webhook_secret=WEBHOOK_SECRET, webhook_backoff_seconds=60)
+
+
+@pytest.fixture
+def jobs(redis_client: Redis, settings: Settings) -> Jobs:
+    return Jobs(redis_client, settings)
+
+
+@pytest.fixture
+def job_id(jobs: Jobs, receiver: SlowReceiver) -> str:
+    """A job that has ended, and whose callback is due."""
+    job_id = jobs.create(JobKind.SEARCH, {}, callback_url=receiver.url)
+    jobs.fail(job_id, BrokenImage("Truncated."))
+    return job_id
+
+
+def deliver(job_id: str, jobs: Jobs, settings: Settings) -> None:
+    """Do what a worker does with one message."""
+    deliver_callback(job_id, jobs, GuardedFetcher(allow_private=True, timeout_seconds=15), settings)
+
+
+def due_again(job: JobRecord) -> datetime:
+    return datetime.fromisoformat(job.deliveries[-1]["next_attempt_at"])
+
+
+def test_bug_copies_of_a_callbacks_message_posted_side_by_side(
+    jobs: Jobs, job_id: str, settings: Settings, receiver: SlowReceiver
+) -> None:
+    with ThreadPoolExecutor(4) as workers:
+        first = workers.submit(deliver, job_id, jobs, settings)
+        wait_until(lambda: receiver.posts == 1, 10, "the first try")
+        for copy in [workers.submit(deliver, job_id, jobs, settings) for _ in range(3)]:
+            copy.result(timeout=5)  # ends while the first still waits for its answer
+        assert not first.done()
+        receiver.may_answer.set()
+        first.result(timeout=10)
+    assert receiver.posts == 1
+    assert len(jobs.get(job_id).deliveries) == 1
+
+
+def test_bug_a_copy_that_came_late_burnt_the_next_try_at_once(
+    jobs: Jobs, job_id: str, settings: Settings, receiver: SlowReceiver
+) -> None:
+    receiver.may_answer.set()
+    for _ in range(5):
+        deliver(job_id, jobs, settings)
+    assert receiver.posts == 1
+    assert [delivery["attempt"] for delivery in jobs.get(job_id).deliveries] == [1]
+    assert due_again(jobs.get(job_id)) > datetime.now(UTC)
+
+
+def test_a_try_whose_worker_died_is_made_again(
+    jobs: Jobs, job_id: str, redis_client: Redis, settings: Settings, receiver: SlowReceiver
+) -> None:
+    receiver.may_answer.set()
+    assert jobs.claim_delivery(job_id, seconds=0.3)
+    deliver(job_id, jobs, settings)
+    assert receiver.posts == 0
+    wait_until(lambda: redis_client.exists(f"lookalike:job:{job_id}:delivering") == 0, 5, "the claim ends by itself")
+    deliver(job_id, jobs, settings)
+    assert receiver.posts == 1
+
+
+def test_a_try_that_is_due_is_made_and_leaves_no_claim(
+    redis_client: Redis, redis_server: RedisProcess, tmp_path: Path, receiver: SlowReceiver
+) -> None:
+    settings = make_settings(redis_server, tmp_path, webhook_secret=WEBHOOK_SECRET, webhook_backoff_seconds=0.1)
+    jobs = Jobs(redis_client, settings)
+    job_id = jobs.create(JobKind.SEARCH, {}, callback_url=receiver.url)
+    jobs.fail(job_id, BrokenImage("Truncated."))
+    receiver.may_answer.set()
+    for number in (1, 2, 3):
+        deliver(job_id, jobs, settings)
+        assert receiver.posts == number
+        wait_until(lambda: due_again(jobs.get(job_id)) <= datetime.now(UTC), 5, "the next try is due")
+    assert redis_client.keys("*:delivering") == []
