@@ -1,11 +1,14 @@
 """Connections to the catalogue database: SQLite (WAL) or PostgreSQL."""
 
+import sqlite3
+import time
 from pathlib import Path
 from typing import Any
 
 from sqlalchemy import Engine, create_engine, event, make_url
 
 POOL_SECONDS = 5
+LOCK_SECONDS = 30
 # How soon a server that no packet reaches any more is given up; without these, after minutes.
 _POSTGRESQL_LIMITS = {
     "connect_timeout": 3,
@@ -36,7 +39,7 @@ def connect_database(url: str) -> Engine:
     if parsed.database and parsed.database != ":memory:":
         Path(parsed.database).parent.mkdir(parents=True, exist_ok=True)
     engine = create_engine(
-        parsed, connect_args={"timeout": 30}, pool_size=10, max_overflow=60, pool_timeout=POOL_SECONDS
+        parsed, connect_args={"timeout": LOCK_SECONDS}, pool_size=10, max_overflow=60, pool_timeout=POOL_SECONDS
     )
     event.listen(engine, "connect", _prepare_sqlite)
     return engine
@@ -44,6 +47,20 @@ def connect_database(url: str) -> Engine:
 
 def _prepare_sqlite(connection: Any, _record: Any) -> None:
     cursor = connection.cursor()
-    for pragma in ("journal_mode = WAL", "synchronous = FULL", "foreign_keys = ON", "busy_timeout = 30000"):
+    _enter_write_ahead_mode(cursor)
+    for pragma in ("synchronous = FULL", "foreign_keys = ON", f"busy_timeout = {LOCK_SECONDS * 1000}"):
         cursor.execute(f"PRAGMA {pragma}")
     cursor.close()
+
+
+def _enter_write_ahead_mode(cursor: sqlite3.Cursor) -> None:
+    """Switch the file, unless it is so already; of all locks, SQLite doesn't wait by itself for this one."""
+    deadline = time.monotonic() + LOCK_SECONDS
+    while True:
+        try:
+            cursor.execute("PRAGMA journal_mode = WAL")
+            return
+        except sqlite3.OperationalError:
+            if time.monotonic() > deadline:
+                raise
+            time.sleep(0.01)

@@ -268,7 +268,7 @@ class Jobs:
         self._redis.zrem(CALLBACKS_DUE_KEY, job_id)
 
     def claim_delivery(self, job_id: str, seconds: float) -> bool:
-        """Begin a try of a job's callback, unless one is under way; ends with `release_delivery`, or after `seconds`."""
+        """Begin a try of a job's callback, unless one is under way; it ends by `release_delivery`, or in `seconds`."""
         return bool(self._redis.set(job_key(job_id, "delivering"), 1, nx=True, px=int(seconds * 1000)))
 
     def release_delivery(self, job_id: str) -> None:

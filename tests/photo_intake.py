@@ -73,7 +73,7 @@ def row(item_id: str, *images: str) -> CatalogueRow:
 def new_intake(folder: Path, encoder: Any, **options: Any) -> Intake:
     """Return an intake with an empty catalogue and store in a folder."""
     url = f"sqlite:///{folder}/lookalike.sqlite3"
-    settings = Settings(_env_file=None, DATABASE_URL=url, store_url=str(folder / "store"))  # type: ignore[call-arg]
+    settings = Settings(_env_file=None, DATABASE_URL=url, store_url=str(folder / "store"))
     engine = connect_database(url)
     upgrade(engine)
     return Intake(settings, Catalogue(engine), Store(settings.store_url), encoder.id, lambda: encoder, **options)

@@ -1,4 +1,6 @@
 from concurrent.futures import ThreadPoolExecutor
+from pathlib import Path
+from threading import Barrier
 
 import pytest
 from alembic.autogenerate import compare_metadata
@@ -57,6 +59,22 @@ def test_half_a_migration_leaves_nothing(database_url: str) -> None:
         connection.execute(text("DROP TABLE item_image"))
     assert upgrade(engine) == current_head()
     engine.dispose()
+
+
+def test_several_processes_may_open_a_new_file_at_once(tmp_path: Path) -> None:
+    together = Barrier(4)
+
+    def open_and_write(engine: Engine) -> None:
+        together.wait()
+        with engine.begin() as connection:
+            connection.execute(text("CREATE TABLE IF NOT EXISTS a (x INTEGER)"))
+
+    with ThreadPoolExecutor(4) as pool:
+        for round_ in range(200):  # SQLite refuses the lock in about one round of fifty
+            engines = [connect_database(f"sqlite:///{tmp_path}/{round_}.sqlite3") for _ in range(4)]
+            list(pool.map(open_and_write, engines))
+            for engine in engines:
+                engine.dispose()
 
 
 def test_several_hosts_may_migrate_at_once(database_url: str) -> None:

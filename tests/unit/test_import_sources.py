@@ -55,7 +55,7 @@ class CountingStore(Store):
 @pytest.fixture
 def settings(tmp_path: Path) -> Settings:
     (tmp_path / "root").mkdir()
-    return Settings(_env_file=None, store_url=str(tmp_path / "store"), import_root=tmp_path / "root")  # type: ignore[call-arg]
+    return Settings(_env_file=None, store_url=str(tmp_path / "store"), import_root=tmp_path / "root")
 
 
 @pytest.fixture
