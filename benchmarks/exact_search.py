@@ -137,7 +137,8 @@ def report(figures: Figures, table: Path) -> str:
     rate = imported["rows"] / figures.import_seconds
     lines = [
         heading("Exact search through the public API", "benchmarks.exact_search"),
-        f"Catalogue: `{os.path.relpath(table, ROOT)}`. All processes of the Procfile on this machine, SQLite, exact index.",
+        f"Catalogue: `{os.path.relpath(table, ROOT)}`.",
+        "All processes of the Procfile on this machine, SQLite, exact index.",
         "",
         "| what | figure |",
         "|---|---|",
