@@ -10,6 +10,7 @@ from pathlib import Path
 import psycopg
 import pytest
 import redis
+from playwright.sync_api import Browser, sync_playwright
 from sqlalchemy import Engine
 
 from demo.processes import ProcessGroup
@@ -21,7 +22,16 @@ from tests.servers import RedisProcess, postgres_programs, running_postgres, run
 from tests.stack import Stack, running_stack
 
 ROOT = Path(__file__).parent.parent
-IS_CI = bool(os.environ.get("CI"))
+CHROMIUM = Path("/usr/bin/chromium")
+CHROMIUM_ARGUMENTS = [
+    "--no-sandbox",
+    "--disable-gpu",
+    "--disable-background-networking",
+    "--disable-component-update",
+    "--disable-sync",
+    "--no-first-run",
+]
+Launcher = Callable[..., Browser]
 
 
 def pytest_configure(config: pytest.Config) -> None:
@@ -134,6 +144,16 @@ def stack(tmp_path_factory: pytest.TempPathFactory, sample_catalogue: Path) -> I
 def live_server(stack: Stack) -> str:
     """Base URL of the running stack."""
     return stack.base_url
+
+
+@pytest.fixture(scope="session")
+def chromium_launcher() -> Iterator[Launcher]:
+    """Starts headless browsers, with further arguments; Playwright itself can run only once in a process."""
+    if not CHROMIUM.exists():
+        reason = f"there is no Chromium at {CHROMIUM}; install it with: apt-get install chromium"
+        pytest.fail(reason) if os.environ.get("CI") else pytest.skip(reason)
+    with sync_playwright() as playwright:
+        yield lambda *more: playwright.chromium.launch(executable_path=CHROMIUM, args=[*CHROMIUM_ARGUMENTS, *more])
 
 
 @pytest.fixture

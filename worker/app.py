@@ -30,7 +30,6 @@ from worker.recovery import is_past_deadline, recover_jobs
 from worker.services import Services
 
 if TYPE_CHECKING:
-    from worker.imports.intake import Intake
     from worker.imports.run import ImportRunner
 
 log = logging.getLogger(__name__)
@@ -59,12 +58,6 @@ def create_worker(settings: Settings) -> Celery:
     return app
 
 
-def _intake(services: Services) -> "Intake":
-    from worker.imports.intake import Intake
-
-    return Intake(services.settings, services.catalogue, services.store, services.encoder_id, lambda: services.encoder)
-
-
 def _add_job_tasks(app: Celery, services: Services, tasks: TaskSender) -> None:
     settings = services.settings
 
@@ -72,7 +65,7 @@ def _add_job_tasks(app: Celery, services: Services, tasks: TaskSender) -> None:
         from worker.imports.run import ImportRunner
 
         parts = (settings, services.jobs, services.catalogue, services.store, services.fetcher)
-        return ImportRunner(*parts, _intake(services), tasks)
+        return ImportRunner(*parts, services.intake, tasks)
 
     def run(
         job: JobRecord,
@@ -100,7 +93,18 @@ def _add_job_tasks(app: Celery, services: Services, tasks: TaskSender) -> None:
                 log.exception("Job %s failed", job.id)
                 fail(Internal(f"An unforeseen error; the worker's log has it under job {job.id}."))
 
-    @app.task(name="search")
+    def task_in_turn(name: str) -> Callable[[Callable[[str], None]], Any]:
+        """Register a task that goes behind the others while too many wait for slow hosts."""
+
+        def register(work: Callable[[str], None]) -> Any:
+            def run_in_turn(job_id: str) -> None:
+                services.fetch_turns.run(name, job_id, work, services.jobs, tasks)
+
+            return app.task(name=name)(run_in_turn)
+
+        return register
+
+    @task_in_turn("search")
     def search_task(job_id: str) -> None:
         job = services.jobs.start(job_id)
         if job is None:
@@ -115,7 +119,7 @@ def _add_job_tasks(app: Celery, services: Services, tasks: TaskSender) -> None:
 
         run(job, settings.search_deadline_seconds, work, lambda error: services.jobs.fail(job_id, error))
 
-    @app.task(name="write_item")
+    @task_in_turn("write_item")
     def write_item_task(job_id: str) -> None:
         from worker.items import clear_uploads, write_item
 
@@ -128,8 +132,8 @@ def _add_job_tasks(app: Celery, services: Services, tasks: TaskSender) -> None:
             return services.fetcher.get(url, settings.upload_max_bytes)
 
         def work() -> None:
-            intake = _intake(services)
-            services.jobs.succeed(job_id, write_item(job, services.catalogue, services.store, intake, fetch))
+            parts = (services.catalogue, services.store, services.intake)
+            services.jobs.succeed(job_id, write_item(job, *parts, fetch))
             clear_uploads(job, services.store)
 
         def fail(error: LookalikeError) -> None:
@@ -170,10 +174,9 @@ def _add_upkeep_tasks(app: Celery, services: Services, tasks: TaskSender) -> Non
     def embed_missing_task() -> None:
         from worker.embed_missing import embed_missing
 
-        intake = _intake(services)
-        done = embed_missing(services.catalogue, services.store, intake, EMBED_MISSING_MAX_SECONDS)
+        done = embed_missing(services.catalogue, services.store, services.intake, EMBED_MISSING_MAX_SECONDS)
         if done:
-            log.info("Embedded %d images that had no embedding of %s", done, intake.encoder_id)
+            log.info("Embedded %d images that had no embedding of %s", done, services.encoder_id)
 
     @app.task(name="deliver_callback")
     def deliver_callback_task(job_id: str) -> None:

@@ -6,6 +6,7 @@ from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
 from datetime import UTC, datetime
+from threading import BoundedSemaphore
 from typing import Any
 
 import numpy as np
@@ -26,6 +27,8 @@ from worker.live_index import LiveIndex
 from worker.similar_cache import SimilarCache
 
 ASKED = ("k", "min_score", "filter", "crop")
+# Each may take up to 16 bytes a pixel while it is decoded; more at once would not be faster.
+PHOTOS_AT_ONCE = 4
 
 
 class Steps:
@@ -88,6 +91,7 @@ class Engine:
         self._embeddings = embeddings
         self._similar = similar
         self._fetch = fetch
+        self._decoding = BoundedSemaphore(PHOTOS_AT_ONCE)
 
     def search(self, job: JobRecord, image: bytes | None) -> dict[str, Any]:
         """Answer a search job.
@@ -144,15 +148,16 @@ class Engine:
 
     def embed(self, photo: bytes, crop: dict[str, Any] | None, steps: Steps) -> Vectors:
         """Decode a photo and return its embedding, float32 (1, dim)."""
-        with steps.time("decode"):
-            upright = decode_image(
-                photo,
-                max_bytes=self._settings.upload_max_bytes,
-                max_pixels=self._settings.image_max_pixels,
-                crop=Crop.model_validate(crop) if crop else None,
-            )
-        with steps.time("embed"):
-            return self._encoder.encode([upright])
+        with self._decoding:
+            with steps.time("decode"):
+                upright = decode_image(
+                    photo,
+                    max_bytes=self._settings.upload_max_bytes,
+                    max_pixels=self._settings.image_max_pixels,
+                    crop=Crop.model_validate(crop) if crop else None,
+                )
+            with steps.time("embed"):
+                return self._encoder.encode([upright])
 
     def _photo_query(
         self, sha256: str, photo: bytes, crop: dict[str, Any] | None, use_caches: bool, steps: Steps

@@ -1,10 +1,13 @@
 """Which tasks of a search worker may fetch images by URL: a slow host holds a thread, and others need threads too."""
 
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from threading import BoundedSemaphore
 
+from shared.errors import JobNotFound
 from shared.job_record import JobRecord
+from shared.jobs import Jobs
+from shared.queues import TaskSender
 
 # Short, since it holds a thread as well; but many tasks that are sent back at once would keep Redis busy.
 WAIT_SECONDS = 0.2
@@ -16,13 +19,23 @@ class FetchTurns:
     def __init__(self, limit: int) -> None:
         self._free = BoundedSemaphore(limit)
 
-    @contextmanager
-    def turn(self, job: JobRecord) -> Iterator[bool]:
-        """Tell whether the job may run within the block; if not, send its message again, behind all others.
+    def run(self, task: str, job_id: str, work: Callable[[str], None], jobs: Jobs, tasks: TaskSender) -> None:
+        """Do the work of a task; or send its message again, behind all others, if it is not the job's turn."""
+        try:
+            job = jobs.get(job_id)
+        except JobNotFound:
+            work(job_id)
+            return
+        with self._turn(job) as may_run:
+            if may_run:
+                work(job_id)
+            else:
+                jobs.renew(job_id)  # else recovery might take the message for lost, and send another
+                tasks.send(task, job_id)
 
-        A job that fetches nothing always may.
-        """
-        if not _fetches(job):
+    @contextmanager
+    def _turn(self, job: JobRecord) -> Iterator[bool]:
+        if not _fetches(job) or job.status.is_final:
             yield True
             return
         may_run = self._free.acquire(timeout=WAIT_SECONDS)

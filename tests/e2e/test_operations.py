@@ -1,8 +1,6 @@
 """What operators and developers ask: alive, ready, metrics, the OpenAPI document and the page that shows it."""
 
-import os
 from collections.abc import Iterator
-from pathlib import Path
 from typing import Any
 from urllib.parse import urlsplit
 
@@ -10,14 +8,14 @@ import pytest
 import requests
 from openapi_schema_validator import OAS31Validator
 from openapi_spec_validator import OpenAPIV31SpecValidator
-from playwright.sync_api import Page, sync_playwright
+from playwright.sync_api import Page
 from prometheus_client.parser import text_string_to_metric_families
 
+from tests.conftest import Launcher
 from tests.e2e.pictures import picture
 from tests.e2e.steps import PROBLEM_TYPE, assert_problem
 from tests.stack import Stack
 
-CHROMIUM = Path("/usr/bin/chromium")
 PUBLIC_NAME = "shop.example"
 OPERATIONS = {
     ("post", "/v1/searches"),
@@ -175,16 +173,11 @@ def test_metrics_count_jobs_and_requests_and_show_queues_and_workers(stack: Stac
 
 
 @pytest.fixture
-def browser_page() -> Iterator[Page]:
-    if not CHROMIUM.exists():
-        reason = f"there is no Chromium at {CHROMIUM}; install it with: apt-get install chromium"
-        pytest.fail(reason) if os.environ.get("CI") else pytest.skip(reason)
-    with sync_playwright() as playwright:
-        # Swagger UI keeps to itself on localhost; elsewhere it would have its document checked by a third party.
-        arguments = ["--no-sandbox", "--disable-gpu", f"--host-resolver-rules=MAP {PUBLIC_NAME} 127.0.0.1"]
-        browser = playwright.chromium.launch(executable_path=CHROMIUM, args=arguments)
-        yield browser.new_page()
-        browser.close()
+def browser_page(chromium_launcher: Launcher) -> Iterator[Page]:
+    # Swagger UI keeps to itself on localhost; elsewhere it would have its document checked by a third party.
+    browser = chromium_launcher(f"--host-resolver-rules=MAP {PUBLIC_NAME} 127.0.0.1")
+    yield browser.new_page()
+    browser.close()
 
 
 def test_the_page_of_the_documentation_shows_it_and_loads_no_third_party_host(stack: Stack, browser_page: Page) -> None:
