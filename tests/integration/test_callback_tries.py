@@ -3,9 +3,7 @@
 from collections.abc import Iterator
 from concurrent.futures import ThreadPoolExecutor
 from datetime import UTC, datetime
-from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from pathlib import Path
-from threading import Event, Thread
 
 import pytest
 from redis import Redis
@@ -16,46 +14,17 @@ from shared.jobs import Jobs
 from shared.schemas import JobKind
 from shared.settings import Settings
 from tests.conftest import make_settings
+from tests.receiver import Receiver
 from tests.servers import RedisProcess
 from tests.stack import WEBHOOK_SECRET, wait_until
 from worker.callbacks import deliver_callback
 from worker.fetcher import GuardedFetcher
 
 
-class SlowReceiver:
-    """A shop's endpoint that answers 500 as soon as the test lets it."""
-
-    def __init__(self) -> None:
-        self.posts = 0
-        self.may_answer = Event()
-        receiver = self
-
-        class Handler(BaseHTTPRequestHandler):
-            def do_POST(self) -> None:
-                self.rfile.read(int(self.headers["Content-Length"]))
-                receiver.posts += 1
-                receiver.may_answer.wait(10)
-                self.send_response(500)
-                self.end_headers()
-
-            def log_message(self, *_: object) -> None:
-                pass
-
-        self._server = ThreadingHTTPServer(("127.0.0.1", 0), Handler)
-        self.url = f"http://127.0.0.1:{self._server.server_port}/hook"
-        self._thread = Thread(target=self._server.serve_forever)
-        self._thread.start()
-
-    def close(self) -> None:
-        self.may_answer.set()
-        self._server.shutdown()
-        self._thread.join()
-        self._server.server_close()
-
-
 @pytest.fixture
-def receiver() -> Iterator[SlowReceiver]:
-    receiver = SlowReceiver()
+def receiver() -> Iterator[Receiver]:
+    receiver = Receiver(usual_status=500)
+    receiver.may_answer.clear()
     yield receiver
     receiver.close()
 
@@ -71,7 +40,7 @@ def jobs(redis_client: Redis, settings: Settings) -> Jobs:
 
 
 @pytest.fixture
-def job_id(jobs: Jobs, receiver: SlowReceiver) -> str:
+def job_id(jobs: Jobs, receiver: Receiver) -> str:
     """A job that has ended, and whose callback is due."""
     job_id = jobs.create(JobKind.SEARCH, {}, callback_url=receiver.url)
     jobs.fail(job_id, BrokenImage("Truncated."))
@@ -88,45 +57,45 @@ def due_again(job: JobRecord) -> datetime:
 
 
 def test_bug_copies_of_a_callbacks_message_posted_side_by_side(
-    jobs: Jobs, job_id: str, settings: Settings, receiver: SlowReceiver
+    jobs: Jobs, job_id: str, settings: Settings, receiver: Receiver
 ) -> None:
     with ThreadPoolExecutor(4) as workers:
         first = workers.submit(deliver, job_id, jobs, settings)
-        wait_until(lambda: receiver.posts == 1, 10, "the first try")
+        wait_until(lambda: len(receiver.requests) == 1, 10, "the first try")
         for copy in [workers.submit(deliver, job_id, jobs, settings) for _ in range(3)]:
             copy.result(timeout=5)  # ends while the first still waits for its answer
         assert not first.done()
         receiver.may_answer.set()
         first.result(timeout=10)
-    assert receiver.posts == 1
+    assert len(receiver.requests) == 1
     assert len(jobs.get(job_id).deliveries) == 1
 
 
 def test_bug_a_copy_that_came_late_burnt_the_next_try_at_once(
-    jobs: Jobs, job_id: str, settings: Settings, receiver: SlowReceiver
+    jobs: Jobs, job_id: str, settings: Settings, receiver: Receiver
 ) -> None:
     receiver.may_answer.set()
     for _ in range(5):
         deliver(job_id, jobs, settings)
-    assert receiver.posts == 1
+    assert len(receiver.requests) == 1
     assert [delivery["attempt"] for delivery in jobs.get(job_id).deliveries] == [1]
     assert due_again(jobs.get(job_id)) > datetime.now(UTC)
 
 
 def test_a_try_whose_worker_died_is_made_again(
-    jobs: Jobs, job_id: str, redis_client: Redis, settings: Settings, receiver: SlowReceiver
+    jobs: Jobs, job_id: str, redis_client: Redis, settings: Settings, receiver: Receiver
 ) -> None:
     receiver.may_answer.set()
     assert jobs.claim_delivery(job_id, seconds=0.3)
     deliver(job_id, jobs, settings)
-    assert receiver.posts == 0
+    assert len(receiver.requests) == 0
     wait_until(lambda: redis_client.exists(f"lookalike:job:{job_id}:delivering") == 0, 5, "the claim ends by itself")
     deliver(job_id, jobs, settings)
-    assert receiver.posts == 1
+    assert len(receiver.requests) == 1
 
 
 def test_a_try_that_is_due_is_made_and_leaves_no_claim(
-    redis_client: Redis, redis_server: RedisProcess, tmp_path: Path, receiver: SlowReceiver
+    redis_client: Redis, redis_server: RedisProcess, tmp_path: Path, receiver: Receiver
 ) -> None:
     settings = make_settings(redis_server, tmp_path, webhook_secret=WEBHOOK_SECRET, webhook_backoff_seconds=0.1)
     jobs = Jobs(redis_client, settings)
@@ -135,6 +104,6 @@ def test_a_try_that_is_due_is_made_and_leaves_no_claim(
     receiver.may_answer.set()
     for number in (1, 2, 3):
         deliver(job_id, jobs, settings)
-        assert receiver.posts == number
+        assert len(receiver.requests) == number
         wait_until(lambda: due_again(jobs.get(job_id)) <= datetime.now(UTC), 5, "the next try is due")
     assert redis_client.keys("*:delivering") == []

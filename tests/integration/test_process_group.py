@@ -109,7 +109,7 @@ def test_stop_leaves_no_process_behind_not_even_children_of_children(root: Path)
     with ProcessGroup(root, root / "state") as group:
         pids = [group.pid("web"), group.pid("redis"), *_search_pids(root)]
         assert all(map(_is_alive, pids))
-    assert not any(map(_is_alive, pids))
+    _wait_until(lambda: not any(map(_is_alive, pids)), "all of its processes are gone")
     group.stop()
 
 
@@ -157,13 +157,13 @@ def test_a_process_that_ignores_sigterm_is_killed_after_the_grace(root: Path) ->
         began = time.monotonic()
         group.stop()
     assert time.monotonic() - began > 0.5
-    assert not any(map(_is_alive, pids))
+    _wait_until(lambda: not any(map(_is_alive, pids)), "all of its processes are gone")
 
 
 def test_a_killed_process_takes_its_children_along_and_can_be_started_again(group: ProcessGroup, root: Path) -> None:
     before = _search_pids(root)
     group.kill("search")
-    assert not any(map(_is_alive, before))
+    _wait_until(lambda: not any(map(_is_alive, before)), "all of its group are gone")
     group.require_alive()
     (root / "search-pids").unlink()
     group.restart("search")
@@ -246,7 +246,7 @@ def test_an_interrupt_stops_everything(holder: "subprocess.Popen[str]", root: Pa
     assert all(map(_is_alive, pids))
     holder.send_signal(signal.SIGINT)
     holder.wait(DEADLINE_SECONDS)
-    assert not any(map(_is_alive, pids))
+    _wait_until(lambda: not any(map(_is_alive, pids)), "all of its processes are gone")
 
 
 @pytest.mark.skipif(shutil.which("setpriv") is None, reason="only setpriv (Linux) can tie a process to its parent")
