@@ -12,7 +12,7 @@ from web.documentation import PROBLEM_RESPONSES, multipart_or_json
 from web.forms import form_fields, is_multipart, json_body, receive_form, uploaded_files
 from web.searches import check_callback
 from web.services import Services
-from web.waiting import answer_with_sent
+from web.waiting import answer_with_sent, send_message
 
 FILE_FIELD = "file"
 
@@ -70,15 +70,12 @@ def enqueue_import(
         uploads: keys of the files that came with the request, all in one folder; they go if the job can't be sent.
         callback_url: where the finished job is posted.
     """
-    job_id: str | None = None
     try:
         job_id = services.jobs.create(JobKind.IMPORT, parameters, callback_url=callback_url)
-        services.tasks.send(task, job_id)
+        send_message(services, job_id, task)
     except Exception:
         for key in uploads[:1]:
             services.store.remove_tree(key.rpartition("/")[0])
-        if job_id is not None:
-            services.jobs.forget(job_id)
         raise
     return answer_with_sent(services, job_id)
 

@@ -16,7 +16,7 @@ from shared.urls import check_url
 from web.documentation import PROBLEM_RESPONSES, multipart_or_json
 from web.forms import form_fields, is_multipart, json_body, receive_photos, uploaded_files
 from web.services import Services
-from web.waiting import accepts_cached, answer_with_sent, job_response
+from web.waiting import accepts_cached, answer_with_sent, job_response, send_message
 
 IMAGE_FIELD = "image"
 
@@ -59,19 +59,10 @@ def create_searches_api(services: Services) -> APIBlueprint:
             elapsed_ms = round((time.perf_counter() - started) * 1000, 3)
             services.jobs.succeed(job_id, {**cached, "timings_ms": {"total": elapsed_ms}})
             return job_response(services.jobs.get(job_id))
-        return _send(services, job_id)
+        send_message(services, job_id, "search")
+        return answer_with_sent(services, job_id)
 
     return api
-
-
-def _send(services: Services, job_id: str) -> Response:
-    """Send the message of a recorded search and answer; a search that can't be sent is forgotten."""
-    try:
-        services.tasks.send("search", job_id)
-    except Exception:
-        services.jobs.forget(job_id)
-        raise
-    return answer_with_sent(services, job_id)
 
 
 def _uploaded_photo(services: Services) -> bytes:

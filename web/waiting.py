@@ -43,6 +43,15 @@ def job_response(record: JobRecord) -> Response:
     return response
 
 
+def send_message(services: Services, job_id: str, task: str) -> None:
+    """Put the message of a recorded job on its queue; a job that can't be sent is forgotten."""
+    try:
+        services.tasks.send(task, job_id)
+    except Exception:
+        services.jobs.forget(job_id)
+        raise
+
+
 def answer_with_sent(services: Services, job_id: str) -> Response:
     """Answer with a job that a worker will do: 200 if the client asked to wait and it has ended, else 202."""
     wait = preferred_wait(services)

@@ -2,10 +2,10 @@
 
 import json
 from collections.abc import Iterable, Iterator
-from dataclasses import asdict
+from dataclasses import asdict, dataclass
 from itertools import islice
 
-from sqlalchemy import func, select
+from sqlalchemy import case, func, select
 from sqlalchemy.orm import Session
 
 from shared.catalogue import Catalogue
@@ -112,6 +112,25 @@ def read_chunk(store: Store, job_id: str, number: int) -> list[CatalogueRow]:
     return [CatalogueRow(**{**row, "images": tuple(row["images"])}) for row in rows]
 
 
+@dataclass(frozen=True)
+class Totals:
+    """Sums over the chunks of an import.
+
+    Attributes:
+        rows: of all chunks.
+        rows_done: of the chunks that are done.
+        imported: of those, the ones that were not left out.
+        embedded: images that had to be embedded.
+        open_chunks: how many chunks are not done.
+    """
+
+    rows: int
+    rows_done: int
+    imported: int
+    embedded: int
+    open_chunks: int
+
+
 class Chunks:
     """Reads and counts the chunks of imports."""
 
@@ -123,6 +142,20 @@ class Chunks:
         statement = select(ImportChunkRow).where(ImportChunkRow.job_id == job_id).order_by(ImportChunkRow.number)
         with Session(self._engine, expire_on_commit=False) as session:
             return list(session.scalars(statement))
+
+    def totals(self, job_id: str) -> Totals:
+        """Add up the chunks of an import; in the database, since every chunk asks and there may be thousands."""
+        chunk = ImportChunkRow
+        sums = (
+            chunk.rows,
+            case((chunk.is_done, chunk.rows), else_=0),
+            chunk.imported,
+            chunk.embedded,
+            case((chunk.is_done, 0), else_=1),
+        )
+        statement = select(*(func.coalesce(func.sum(value), 0) for value in sums)).where(chunk.job_id == job_id)
+        with Session(self._engine) as session:
+            return Totals(*session.execute(statement).one())
 
     def begin(self, job_id: str, number: int) -> ImportChunkRow | None:
         """Count a try of a chunk and return it; None if there is no such chunk."""

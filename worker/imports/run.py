@@ -17,7 +17,7 @@ from shared.store import Store
 from shared.tables import ImportChunkRow
 from worker.fetcher import GuardedFetcher
 from worker.imports.intake import Intake, Prepared
-from worker.imports.plan import Chunks, chunk_key, plan_import, read_chunk, record_errors, skipped_columns
+from worker.imports.plan import Chunks, Totals, chunk_key, plan_import, read_chunk, record_errors, skipped_columns
 from worker.imports.sources import open_import
 
 log = logging.getLogger(__name__)
@@ -87,11 +87,9 @@ class ImportRunner:
     def report(self, job: JobRecord) -> None:
         """Show the progress of an import, and end it if all is done."""
         counter = Chunks(self.catalogue)
-        chunks, failed = counter.all(job.id), counter.failed_rows(job.id)
-        planned = sum(chunk.rows for chunk in chunks)
-        imported = sum(chunk.imported for chunk in chunks)
-        failed_later = sum(chunk.rows - chunk.imported for chunk in chunks if chunk.is_done)
-        total, done = planned + failed - failed_later, imported + failed
+        totals, failed = counter.totals(job.id), counter.failed_rows(job.id)
+        failed_later = totals.rows_done - totals.imported
+        total, done = totals.rows + failed - failed_later, totals.imported + failed
         elapsed = (datetime.now(UTC) - (job.started_at or job.created_at)).total_seconds()
         rate = done / elapsed if elapsed > 0 else None
         self.jobs.set_progress(
@@ -104,25 +102,25 @@ class ImportRunner:
                 eta_seconds=round((total - done) / rate, 1) if rate else None,
             ),
         )
-        if all(chunk.is_done for chunk in chunks):
-            self._finish(job, chunks, failed, imported)
+        if totals.open_chunks == 0:
+            self._finish(job, totals, failed)
 
-    def _finish(self, job: JobRecord, chunks: list[ImportChunkRow], failed: int, imported: int) -> None:
+    def _finish(self, job: JobRecord, totals: Totals, failed: int) -> None:
         deleted, deletion_skipped = 0, None
         if job.parameters["mode"] == ImportMode.REPLACE:
-            deletion_skipped = self._reason_to_delete_nothing(job, imported)
+            deletion_skipped = self._reason_to_delete_nothing(job, totals.imported)
             with self.catalogue.change() as change:
                 if self.jobs.is_cancelled(job.id):
                     return self.clear(job)
                 if deletion_skipped is None:
                     deleted = change.delete_absent(job.id, job.created_at)
         result = ImportResult(
-            rows=imported + failed,
-            imported=imported,
+            rows=totals.imported + failed,
+            imported=totals.imported,
             failed=failed,
             deleted=deleted,
             deletion_skipped=deletion_skipped,
-            embedded=sum(chunk.embedded for chunk in chunks),
+            embedded=totals.embedded,
             skipped_columns=skipped_columns(self.store, job.id),
         )
         self.jobs.succeed(job.id, result.model_dump())
