@@ -53,7 +53,7 @@ class Settings(BaseSettings):
     )
     web_bind: str = Field("127.0.0.1:8000", description="Address and port that the web tier listens on.")
     web_threads: int = Field(
-        32, ge=2, le=512, description="Threads of one web process; each waiting client holds one, up to three quarters."
+        256, ge=2, le=1024, description="Threads of one web process; each waiting client holds one, up to three quarters."
     )
 
     encoder: Literal["tf_efficientnet_lite0", "resnet50"] = Field(
@@ -63,6 +63,16 @@ class Settings(BaseSettings):
         None, description="Weights file for the encoder (.safetensors or .pth); unset: the backbone's own weights."
     )
     encoder_threads: int = Field(2, ge=1, le=64, description="CPU threads of one forward pass.")
+    encoder_runtime: Literal["auto", "openvino-int8", "openvino", "torch"] = Field(
+        "auto", description="What runs the encoder of a new release; auto: the fastest that passes the accuracy gate."
+    )
+    encoder_cache_path: Path = Field(
+        Path("var/encoders"), description="Local folder of exported and compiled encoders; may be deleted at any time."
+    )
+    batch_max_images: int = Field(8, ge=1, le=256, description="Most photos of one forward pass of a search worker.")
+    waiting_max_images: int = Field(
+        64, ge=1, le=4096, description="Most photos that wait for the model of a search worker; further ones hold on."
+    )
 
     upload_max_bytes: int = Field(20 * MIB, ge=1024, description="Largest photo that is accepted.")
     image_max_pixels: int = Field(50_000_000, ge=1, description="Largest width x height of a photo.")
@@ -78,8 +88,11 @@ class Settings(BaseSettings):
     retry_after_seconds: int = Field(1, ge=1, description="What Retry-After advises to clients that poll.")
 
     cache_ttl_seconds: int = Field(3600, ge=0, description="How long embeddings and results are cached; 0: not at all.")
-    similar_min_cosine: float = Field(
-        0.995, ge=0.5, le=1.0, description="Cosine from which two embeddings share a cached result; 1: only equal ones."
+    similar_min_cosine: float | None = Field(
+        None,
+        ge=0.5,
+        le=1.0,
+        description="Cosine from which two embeddings share a result; unset: as the release was calibrated; 1: equal ones.",
     )
     refresh_interval_seconds: float = Field(
         0.5, gt=0, le=2, description="How often a search worker looks for catalogue changes."

@@ -9,7 +9,7 @@ from pydantic.fields import FieldInfo
 from shared.settings import InvalidSettings, Settings, load_settings, variable_name
 
 # What a number of each name's ending counts.
-UNITS = ("_bytes", "_seconds", "_pixels", "_rows", "_threads", "_attempts", "_cosine")
+UNITS = ("_bytes", "_seconds", "_pixels", "_rows", "_threads", "_attempts", "_cosine", "_images")
 SECRET = "whsec_MfKQ9r8GKYqrTwjUPD8ILPZIo2LaLaSw"
 
 FIELDS = list(Settings.model_fields.items())
@@ -145,6 +145,7 @@ def test_each_secret_has_a_name_and_a_type_that_hide_it(name: str, field: FieldI
 def test_each_variable_name_sets_its_field(monkeypatch: pytest.MonkeyPatch) -> None:
     for name, field in Settings.model_fields.items():
         with monkeypatch.context() as context:
-            value = SECRET if "secret" in name else str(field.default if field.default is not None else "a/path")
+            unset = "1" if float in get_args(field.annotation) else "a/path"
+            value = SECRET if "secret" in name else str(unset if field.default is None else field.default)
             context.setenv(variable_name(name), value)
             assert load_settings().model_fields_set == {name}
