@@ -6,17 +6,19 @@ BIN := $(VENV)/bin
 # Each stamp is as new as the requirements that it was installed from: nothing is installed twice.
 RUNTIME := $(VENV)/.runtime-installed
 DEV := $(VENV)/.dev-installed
+BENCH := $(VENV)/.bench-installed
 PIP_INSTALL := $(BIN)/python -m pip install --quiet --disable-pip-version-check
 
 .DEFAULT_GOAL := help
 .NOTPARALLEL:
 .DELETE_ON_ERROR:
-.PHONY: help demo test check format bench clean
+.PHONY: help demo test check format bench bench-serving clean
 
 help: ## Show this list
 	@echo "Lookalike, a visual search backend. make TARGET, where TARGET is one of:"
-	@awk -F ':.*## ' '/^[a-z]+:.*## / { printf "  %-8s %s\n", $$1, $$2 }' $(MAKEFILE_LIST)
-	@echo "Variables: PYTHON=python3.12 (any from 3.11), for demo also ONCE=1, CATALOG=path/to/products.csv, PORT=8000"
+	@awk -F ':.*## ' '/^[a-z-]+:.*## / { printf "  %-13s %s\n", $$1, $$2 }' $(MAKEFILE_LIST)
+	@echo "Variables: PYTHON=python3.12 (any from 3.11), for demo also ONCE=1, CATALOG=path/to/products.csv, PORT=8000,"
+	@echo "for bench-serving QUICK=1 (a few minutes, for trying), WEIGHTS_RESNET50=FILE"
 
 demo: $(RUNTIME) ## Start everything, import a catalogue, search with a photo; runs until Ctrl-C (ONCE=1: ends then)
 	@$(BIN)/python -m demo
@@ -39,6 +41,9 @@ bench: $(RUNTIME) ## Measure on DATASETS=../shared/datasets and write the figure
 	$(BIN)/python -m benchmarks.encoder_precision --data $(DATASETS)/fashion
 	$(BIN)/python -m benchmarks.exact_search --catalog $(DATASETS)/fashion/products.csv
 
+bench-serving: $(BENCH) ## Compare serving with LitServe, Flask and Celery; writes docs/results/serving.md (half an hour)
+	$(BIN)/python -m benchmarks.serving --datasets $(DATASETS) $(if $(QUICK),--quick,--profile) $(if $(WEIGHTS_RESNET50),--weights-resnet50 $(WEIGHTS_RESNET50))
+
 clean: ## Remove caches and everything that the demo left in var/ (the environment stays: rm -r .venv)
 	rm -rf var .pytest_cache .mypy_cache .ruff_cache .import_linter_cache .hypothesis
 	find . -name __pycache__ -type d -not -path './$(VENV)/*' -prune -exec rm -rf {} +
@@ -58,4 +63,9 @@ $(RUNTIME): requirements.txt | $(BIN)/python
 $(DEV): requirements-dev.txt $(RUNTIME)
 	@echo "Installing requirements-dev.txt: once, usually under a minute"
 	@$(PIP_INSTALL) --requirement requirements-dev.txt
+	@touch $@
+
+$(BENCH): requirements-bench.txt $(RUNTIME)
+	@echo "Installing requirements-bench.txt: once, usually under a minute"
+	@$(PIP_INSTALL) --requirement requirements-bench.txt
 	@touch $@

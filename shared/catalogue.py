@@ -13,7 +13,6 @@ from shared.errors import ImageNotFound, ItemNotFound
 from shared.schemas import Attribute, Item, ItemImage
 from shared.tables import (
     AttributeRow,
-    CatalogueState,
     EmbeddingRow,
     ImportErrorRow,
     ItemAttributeRow,
@@ -22,6 +21,7 @@ from shared.tables import (
 )
 
 LISTED_VALUES = 50
+_READ_STATE = "SELECT seq, purged_seq, release_id FROM catalogue_state"
 
 
 @dataclass(frozen=True)
@@ -76,9 +76,9 @@ class Catalogue:
 
     def state(self) -> State:
         """Return the present state; one read of one row."""
-        columns = (CatalogueState.seq, CatalogueState.purged_seq, CatalogueState.release_id)
         with self.engine.connect() as connection:
-            return State(*connection.execute(select(*columns)).one())
+            # Each search asks twice, and to make this statement of its columns takes twice as long as to run it.
+            return State(*connection.exec_driver_sql(_READ_STATE).one())
 
     def item(self, item_id: str) -> Item:
         """Return one item.
@@ -182,14 +182,15 @@ class Catalogue:
         with self.engine.connect() as connection:
             return set(connection.execute(statement).scalars())
 
-    def images_to_embed(self, encoder_id: str, limit: int) -> list[str]:
-        """Return hashes of images of the catalogue that this encoder has not embedded yet."""
+    def images_to_embed(self, encoder_id: str, limit: int, after: str = "") -> list[str]:
+        """Return up to `limit` hashes of images that an encoder has not embedded yet, in order, from behind `after`."""
         known = select(EmbeddingRow.sha256).where(
             EmbeddingRow.encoder_id == encoder_id, EmbeddingRow.sha256 == ItemImageRow.sha256
         )
-        statement = select(ItemImageRow.sha256).where(~known.exists()).distinct().limit(limit)
+        statement = select(ItemImageRow.sha256).where(~known.exists(), ItemImageRow.sha256 > after)
         with self.engine.connect() as connection:
-            return list(connection.execute(statement).scalars())
+            found = connection.execute(statement.distinct().order_by(ItemImageRow.sha256).limit(limit))
+            return list(found.scalars())
 
     def changed_items(self, encoder_id: str, above: int, up_to: int, page: int = 1000) -> Iterator[list[IndexedItem]]:
         """Yield pages of the items whose seq is in (above, up_to], as an index must hold them now."""

@@ -5,7 +5,7 @@ from dataclasses import dataclass
 from datetime import UTC, datetime
 from typing import Any
 
-from sqlalchemy import delete, func, insert, select, update
+from sqlalchemy import Executable, delete, func, insert, select, update
 from sqlalchemy.dialects import postgresql, sqlite
 from sqlalchemy.orm import Session
 
@@ -85,8 +85,8 @@ class CatalogueChange:
         self._declare_types(due)
         images = self._images_of(ids)
         changed = [item for item in due if not _is_same(item, present.get(item.id), images.get(item.id, []))]
-        for item in changed:
-            self._write_item(item, images.get(item.id, []), as_of)
+        if changed:
+            self._write_items(changed, images, as_of)
         confirmed = ItemRow.id.in_([item.id for item in due])
         self._session.execute(update(ItemRow).where(confirmed).values(as_of=as_of))
         self._is_dirty |= bool(changed)
@@ -123,29 +123,34 @@ class CatalogueChange:
             images.setdefault(image.item_id, []).append(image)
         return images
 
-    def _write_item(self, item: ItemChange, images: Sequence[ItemImageRow], as_of: datetime) -> None:
-        values = {
-            "as_of": as_of,
-            "title": item.title,
-            "attributes": dict(item.attributes),
-            "is_deleted": False,
-            "seq": self._seq,
-            "updated_at": datetime.now(UTC),
-        }
-        statement = self._insert(ItemRow).values(id=item.id, **values)
-        self._session.execute(statement.on_conflict_do_update(index_elements=["id"], set_=values))
-        self._session.execute(delete(ItemAttributeRow).where(ItemAttributeRow.item_id == item.id))
-        attributes = [_attribute_row(item.id, name, value) for name, value in item.attributes.items()]
-        if attributes:
-            self._session.execute(insert(ItemAttributeRow), attributes)
-        if item.images is not None and not _has_images(item, images):
-            self._session.execute(delete(ItemImageRow).where(ItemImageRow.item_id == item.id))
-            rows = [
-                {"item_id": item.id, "position": position, "sha256": image.sha256, "media_type": image.media_type}
-                for position, image in enumerate(item.images)
-            ]
-            if rows:
-                self._session.execute(insert(ItemImageRow), rows)
+    def _write_items(
+        self, items: Sequence[ItemChange], images: Mapping[str, Sequence[ItemImageRow]], as_of: datetime
+    ) -> None:
+        """Write items that changed: some statements for all of them, since each costs as much as many rows."""
+        common = {"as_of": as_of, "is_deleted": False, "seq": self._seq, "updated_at": datetime.now(UTC)}
+        rows = [{"id": item.id, "title": item.title, "attributes": dict(item.attributes), **common} for item in items]
+        upsert = self._insert(ItemRow)
+        new_values = {name: upsert.excluded[name] for name in ("title", "attributes", *common)}
+        self._write(upsert.on_conflict_do_update(index_elements=["id"], set_=new_values), rows)
+
+        ids = [item.id for item in items]
+        self._session.execute(delete(ItemAttributeRow).where(ItemAttributeRow.item_id.in_(ids)))
+        attributes = [_attribute_row(item.id, name, value) for item in items for name, value in item.attributes.items()]
+        self._write(insert(ItemAttributeRow), attributes)
+
+        given = [item for item in items if item.images is not None and not _has_images(item, images.get(item.id, []))]
+        self._session.execute(delete(ItemImageRow).where(ItemImageRow.item_id.in_([item.id for item in given])))
+        rows = [
+            {"item_id": item.id, "position": position, "sha256": image.sha256, "media_type": image.media_type}
+            for item in given
+            for position, image in enumerate(item.images or ())
+        ]
+        self._write(insert(ItemImageRow), rows)
+
+    def _write(self, statement: Executable, rows: Sequence[Mapping[str, Any]]) -> None:
+        # Past the session, which would look for objects to keep in step with each row.
+        if rows:
+            self._session.connection().execute(statement, rows)
 
     def delete(self, ids: Collection[str], as_of: datetime | None = None) -> int:
         """Delete items; returns how many there were. A tombstone tells every index, and older work still to come."""

@@ -3,45 +3,52 @@
 Keys (prefix `lookalike:`):
     job:{id}            hash    the record; JobRecord names its fields. Expires job_ttl_seconds after the last change.
     job:{id}:image      string  bytes of an uploaded photo. Expires with the search's deadline; deleted at the end.
-    job:{id}:finished   stream  one entry when the job has ended: what waiters block on.
     job:{id}:deliveries list    log of the webhook callback, one JSON Delivery an entry.
     job:{id}:delivering string  there while a try of its callback is under way. Expires, in case its worker dies.
     jobs:active         zset    id -> unix time from which recovery looks at it, unless the lease is renewed.
+    jobs:finished       stream  id of each job that ended, in that order; the last FINISHED_KEPT or some more.
     jobs:counts         hash    "{kind}:{status}" -> number of jobs that ended so.
     callbacks:due       zset    id -> unix time of the next try of its callback.
 
 State changes are Lua scripts, so that two workers with the same message, a client that cancels and the
-recovery can't contradict each other: a final status never changes.
+recovery can't contradict each other: a final status never changes. Each step of a job is one round trip
+(docs/decisions/0010-few-round-trips.md).
 """
 
-import json
 import time
 import uuid
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
 from datetime import UTC, datetime
 from typing import Any, cast
 
 from redis import Redis
 
 from shared.errors import JobAlreadyFinished, JobNotFound, LookalikeError
-from shared.job_record import JobRecord
+from shared.job_record import JobRecord, json_bytes
+from shared.result_cache import CacheEntry
 from shared.schemas import Delivery, JobKind, JobStatus, Progress
 from shared.settings import Settings
+from shared.task_message import TaskMessage
 
 PREFIX = "lookalike:"
 ACTIVE_KEY = f"{PREFIX}jobs:active"
+FINISHED_KEY = f"{PREFIX}jobs:finished"
 COUNTS_KEY = f"{PREFIX}jobs:counts"
 CALLBACKS_DUE_KEY = f"{PREFIX}callbacks:due"
 
+# Far more than end while a web process reconnects; what it missed by then it reads again anyway.
+FINISHED_KEPT = 10_000
+
 _START = """
 local status = redis.call('HGET', KEYS[1], 'status')
-if status ~= 'queued' and status ~= 'running' then return 0 end
+if status ~= 'queued' and status ~= 'running' then return false end
 redis.call('HSET', KEYS[1], 'status', 'running')
 redis.call('HSETNX', KEYS[1], 'started_at', ARGV[1])
 redis.call('HINCRBY', KEYS[1], 'attempts', ARGV[3])
 redis.call('ZADD', KEYS[2], ARGV[2], ARGV[4])
 redis.call('EXPIRE', KEYS[1], ARGV[5])
-return 1
+return {redis.call('HGETALL', KEYS[1]), redis.call('GET', KEYS[3])}
 """
 
 _PROGRESS = """
@@ -52,18 +59,26 @@ redis.call('EXPIRE', KEYS[1], ARGV[2])
 return 1
 """
 
+# KEYS: record, photo, active, finished, counts, due, then those of cache entries. ARGV: status, time, field, its value,
+# seconds to keep the record, id, unix time, FINISHED_KEPT, then value and seconds of each cache entry.
 _FINISH = """
+local function answer(has_ended)
+    if ARGV[1] == 'cancelled' then return {has_ended, redis.call('HGETALL', KEYS[1])} end
+    return {has_ended}
+end
+for number = 7, #KEYS do
+    redis.call('SET', KEYS[number], ARGV[2 * number - 5], 'EX', ARGV[2 * number - 4])
+end
 local record = redis.call('HMGET', KEYS[1], 'status', 'kind', 'callback_url')
-if record[1] ~= 'queued' and record[1] ~= 'running' then return 0 end
+if record[1] ~= 'queued' and record[1] ~= 'running' then return answer(0) end
 redis.call('HSET', KEYS[1], 'status', ARGV[1], 'finished_at', ARGV[2], ARGV[3], ARGV[4])
 redis.call('EXPIRE', KEYS[1], ARGV[5])
 redis.call('DEL', KEYS[2])
-redis.call('XADD', KEYS[3], '*', 'status', ARGV[1])
-redis.call('EXPIRE', KEYS[3], ARGV[5])
-redis.call('ZREM', KEYS[4], ARGV[6])
+redis.call('ZREM', KEYS[3], ARGV[6])
+redis.call('XADD', KEYS[4], 'MAXLEN', '~', ARGV[8], '*', 'id', ARGV[6])
 redis.call('HINCRBY', KEYS[5], record[2] .. ':' .. ARGV[1], 1)
 if record[3] then redis.call('ZADD', KEYS[6], ARGV[7], ARGV[6]) end
-return 1
+return answer(1)
 """
 
 
@@ -73,16 +88,33 @@ def job_key(job_id: str, part: str = "") -> str:
 
 
 def now_iso() -> str:
-    """Return the current time in UTC as ISO 8601."""
-    return datetime.now(UTC).isoformat()
+    """Return the current time in UTC as ISO 8601, as pydantic writes it to the wire."""
+    return datetime.now(UTC).isoformat().replace("+00:00", "Z")
+
+
+def new_job_id() -> str:
+    """Return an id that no job has."""
+    return uuid.uuid4().hex
+
+
+def _pairs(flat: Sequence[bytes]) -> dict[bytes, bytes]:
+    """Return the hash that a script gave as name, value, name, value."""
+    return dict(zip(flat[::2], flat[1::2], strict=True))
+
+
+@dataclass(frozen=True)
+class Started:
+    """A job that a worker took in hand, and the photo that came with it while it is needed."""
+
+    record: JobRecord
+    image: bytes | None
 
 
 class Jobs:
     """Creates, reads and moves job records."""
 
-    def __init__(self, redis: Redis, settings: Settings, waiting_redis: Redis | None = None) -> None:
+    def __init__(self, redis: Redis, settings: Settings) -> None:
         self._redis = redis
-        self._waiting_redis = waiting_redis or redis
         self._settings = settings
         self._start = redis.register_script(_START)
         self._progress = redis.register_script(_PROGRESS)
@@ -93,38 +125,54 @@ class Jobs:
         kind: JobKind,
         parameters: Mapping[str, Any],
         *,
+        job_id: str | None = None,
         image: bytes | None = None,
         callback_url: str | None = None,
-    ) -> str:
-        """Write the record of a new job, and its photo, in one transaction.
+        message: TaskMessage | None = None,
+    ) -> JobRecord:
+        """Write the record of a new job, its photo and its message in one transaction: all of it, or nothing.
 
-        Returns:
-            The job's id. Send its message next; if that fails, `forget` it.
+        Args:
+            kind: what it does.
+            parameters: what its task needs to know; JSON values.
+            job_id: as `new_job_id` gives it, where the message or a waiter names it already.
+            image: bytes of the uploaded photo.
+            callback_url: where it is posted when it has ended.
+            message: of the task that begins it; without one, recovery begins it.
         """
-        job_id = uuid.uuid4().hex
-        record: dict[Any, str] = {
-            "kind": kind.value,
-            "status": JobStatus.QUEUED.value,
-            "parameters": json.dumps(parameters, separators=(",", ":")),
-            "created_at": now_iso(),
-        }
-        if callback_url is not None:
-            record["callback_url"] = callback_url
+        job = _new_record(job_id, kind, JobStatus.QUEUED, parameters, callback_url)
+        key, lease_end = job_key(job.id), time.time() + self._settings.job_lease_seconds
         with self._redis.pipeline(transaction=True) as pipe:
-            pipe.hset(job_key(job_id), mapping=record)
-            pipe.expire(job_key(job_id), self._settings.job_ttl_seconds)
+            pipe.hset(key, mapping=cast("dict[Any, Any]", job.fields))
+            pipe.expire(key, self._settings.job_ttl_seconds)
             if image is not None:
-                pipe.set(job_key(job_id, "image"), image, ex=2 * self._settings.search_deadline_seconds)
-            pipe.zadd(ACTIVE_KEY, {job_id: time.time() + self._settings.job_lease_seconds})
+                pipe.set(job_key(job.id, "image"), image, ex=2 * self._settings.search_deadline_seconds)
+            pipe.zadd(ACTIVE_KEY, {job.id: lease_end})
+            if message is not None:
+                pipe.lpush(message.key, message.text)
             pipe.execute()
-        return job_id
+        return job
 
-    def forget(self, job_id: str) -> None:
-        """Remove a job whose message could not be sent."""
+    def create_succeeded(
+        self,
+        kind: JobKind,
+        parameters: Mapping[str, Any],
+        result: bytes,
+        *,
+        callback_url: str | None = None,
+    ) -> JobRecord:
+        """Write the record of a job whose result, as JSON text, was known before it was asked for."""
+        job = _new_record(None, kind, JobStatus.SUCCEEDED, parameters, callback_url)
+        fields = {**job.fields, b"finished_at": job.fields[b"created_at"], b"result": result}
+        key = job_key(job.id)
         with self._redis.pipeline(transaction=True) as pipe:
-            pipe.delete(job_key(job_id), job_key(job_id, "image"))
-            pipe.zrem(ACTIVE_KEY, job_id)
+            pipe.hset(key, mapping=cast("dict[Any, Any]", fields))
+            pipe.expire(key, self._settings.job_ttl_seconds)
+            pipe.hincrby(COUNTS_KEY, f"{kind}:{JobStatus.SUCCEEDED}", 1)
+            if callback_url is not None:
+                pipe.zadd(CALLBACKS_DUE_KEY, {job.id: time.time()})
             pipe.execute()
+        return JobRecord(job.id, fields)
 
     def get(self, job_id: str) -> JobRecord:
         """Read a job.
@@ -132,23 +180,31 @@ class Jobs:
         Raises:
             JobNotFound: if there is no such record (any more).
         """
+        return self._record(job_id, cast("dict[bytes, bytes]", self._redis.hgetall(job_key(job_id))))
+
+    def get_many(self, job_ids: Sequence[str]) -> list[JobRecord]:
+        """Read several jobs at once; those that are gone are left out."""
+        if not job_ids:
+            return []
         with self._redis.pipeline(transaction=False) as pipe:
-            pipe.hgetall(job_key(job_id))
-            pipe.lrange(job_key(job_id, "deliveries"), 0, -1)
-            fields, deliveries = pipe.execute()
+            for job_id in job_ids:
+                pipe.hgetall(job_key(job_id))
+            found = zip(job_ids, pipe.execute(), strict=True)
+        return [self._record(job_id, fields) for job_id, fields in found if b"kind" in fields]
+
+    def _record(self, job_id: str, fields: dict[bytes, bytes]) -> JobRecord:
         if b"kind" not in fields:
             raise JobNotFound(f"No job {job_id!r}; results can be read for {self._settings.job_ttl_seconds} seconds.")
-        return JobRecord.from_hash(job_id, fields, deliveries)
+        if b"callback_url" not in fields:
+            return JobRecord(job_id, fields)
+        deliveries = cast("list[bytes]", self._redis.lrange(job_key(job_id, "deliveries"), 0, -1))
+        return JobRecord(job_id, fields, tuple(deliveries))
 
-    def image(self, job_id: str) -> bytes | None:
-        """Return the photo that was uploaded with a job, while the job needs it."""
-        return cast("bytes | None", self._redis.get(job_key(job_id, "image")))
-
-    def start(self, job_id: str, *, counts_as_attempt: bool = True) -> JobRecord | None:
+    def start(self, job_id: str, *, counts_as_attempt: bool = True) -> Started | None:
         """Take a job in hand for `job_lease_seconds`; call `renew` while working on it.
 
         Returns:
-            The record, or None if the job has ended or is gone, so that there is nothing to do.
+            The record and the photo, or None if the job has ended or is gone, so that there is nothing to do.
         """
         lease_end = time.time() + self._settings.job_lease_seconds
         arguments: list[str | float] = [
@@ -158,9 +214,9 @@ class Jobs:
             job_id,
             self._settings.job_ttl_seconds,
         ]
-        if not self._start(keys=[job_key(job_id), ACTIVE_KEY], args=arguments):
-            return None
-        return self.get(job_id)
+        keys = [job_key(job_id), ACTIVE_KEY, job_key(job_id, "image")]
+        found = self._start(keys=keys, args=arguments)
+        return None if found is None else Started(JobRecord(job_id, _pairs(found[0])), found[1])
 
     def return_attempt(self, job_id: str) -> None:
         """Take back the try that `start` counted, since the job itself is not to blame for its failure."""
@@ -188,13 +244,23 @@ class Jobs:
         """Show how far a job is; one that has ended stays as it is."""
         self._progress(keys=[job_key(job_id)], args=[progress.model_dump_json(), self._settings.job_ttl_seconds])
 
-    def succeed(self, job_id: str, result: Mapping[str, Any]) -> bool:
-        """End a job with its result; returns False if it had ended before."""
-        return self._end(job_id, JobStatus.SUCCEEDED, "result", result)
+    def succeed(self, job_id: str, result: Mapping[str, Any] | bytes, cache: Sequence[CacheEntry] = ()) -> bool:
+        """End a job with its result, and keep what was learnt on the way.
+
+        Args:
+            job_id: id of the job.
+            result: JSON values, or the text of them as `json_bytes` writes it.
+            cache: written whether or not the job had ended before.
+
+        Returns:
+            False if it had ended before.
+        """
+        text = result if isinstance(result, bytes) else json_bytes(result)
+        return bool(self._end(job_id, JobStatus.SUCCEEDED, "result", text, cache)[0])
 
     def fail(self, job_id: str, error: LookalikeError) -> bool:
         """End a job with a stable error code; returns False if it had ended before."""
-        return self._end(job_id, JobStatus.FAILED, "error", error.to_wire())
+        return bool(self._end(job_id, JobStatus.FAILED, "error", json_bytes(error.to_wire()))[0])
 
     def cancel(self, job_id: str) -> JobRecord:
         """End a job because its client doesn't want it any more.
@@ -203,37 +269,27 @@ class Jobs:
             JobNotFound: if there is no such job.
             JobAlreadyFinished: if it has succeeded or failed; cancelling twice is fine.
         """
-        cancelled = self._end(job_id, JobStatus.CANCELLED, "cancelled_at", now_iso())
-        record = self.get(job_id)
-        if not cancelled and record.status is not JobStatus.CANCELLED:
+        _, fields = self._end(job_id, JobStatus.CANCELLED, "cancelled_at", now_iso().encode())
+        record = self._record(job_id, _pairs(fields))
+        if record.status is not JobStatus.CANCELLED:
             raise JobAlreadyFinished(f"Job {job_id} has {record.status.value} already; there is nothing to cancel.")
         return record
 
-    def _end(self, job_id: str, status: JobStatus, field: str, value: Any) -> bool:
+    def _end(self, job_id: str, status: JobStatus, field: str, value: bytes, cache: Sequence[CacheEntry] = ()) -> Any:
         keys = [
             job_key(job_id),
             job_key(job_id, "image"),
-            job_key(job_id, "finished"),
             ACTIVE_KEY,
+            FINISHED_KEY,
             COUNTS_KEY,
             CALLBACKS_DUE_KEY,
+            *(entry.key for entry in cache),
         ]
-        body = json.dumps(value, separators=(",", ":"))
-        arguments = [status.value, now_iso(), field, body, self._settings.job_ttl_seconds, job_id, time.time()]
-        return bool(self._finish(keys=keys, args=arguments))
-
-    def wait(self, job_id: str, seconds: float) -> JobRecord:
-        """Block until the job has ended, for at most `seconds`, and return it as it then stands.
-
-        Raises:
-            JobNotFound: if there is no such job.
-        """
-        record = self.get(job_id)
-        if seconds > 0 and not record.status.is_final:
-            block = max(1, int(seconds * 1000))  # 0 would block for good
-            self._waiting_redis.xread({job_key(job_id, "finished"): "0"}, count=1, block=block)
-            record = self.get(job_id)
-        return record
+        arguments: list[str | bytes | float] = [status.value, now_iso(), field, value]
+        arguments += [self._settings.job_ttl_seconds, job_id, time.time(), FINISHED_KEPT]
+        for entry in cache:
+            arguments += [entry.value, entry.ttl_seconds]
+        return self._finish(keys=keys, args=arguments)
 
     def overdue(self, limit: int = 100) -> list[str]:
         """Return ids of jobs whose lease or start is overdue, the longest first."""
@@ -274,3 +330,17 @@ class Jobs:
     def release_delivery(self, job_id: str) -> None:
         """End a try of a job's callback."""
         self._redis.delete(job_key(job_id, "delivering"))
+
+
+def _new_record(
+    job_id: str | None, kind: JobKind, status: JobStatus, parameters: Mapping[str, Any], callback_url: str | None
+) -> JobRecord:
+    fields = {
+        b"kind": kind.value.encode(),
+        b"status": status.value.encode(),
+        b"parameters": json_bytes(parameters),
+        b"created_at": now_iso().encode(),
+    }
+    if callback_url is not None:
+        fields[b"callback_url"] = callback_url.encode()
+    return JobRecord(job_id or new_job_id(), fields)

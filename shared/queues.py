@@ -1,13 +1,15 @@
-"""The queues and the tasks on them; how web and workers put a message there.
+"""The queues and the tasks on them; how workers put a message there (web: shared/task_message.py).
 
 A message carries a task name and ids only: job records, images and catalogue files travel beside it, so
 that every message is small, JSON, and safe to run twice.
 """
 
+from collections.abc import Mapping
 from typing import Any
 
 from celery import Celery
 
+from shared.schemas import JobKind
 from shared.settings import Settings
 
 KEY_PREFIX = "lookalike:queue:"
@@ -18,9 +20,12 @@ CALLBACKS = "callbacks"
 MAINTENANCE = "maintenance"
 QUEUES = (SEARCH, BULK, CALLBACKS, MAINTENANCE)
 
+# A task by URL fetches first, and so may hold its thread for long; the name says so before any record is read.
 TASK_QUEUES = {
     "search": SEARCH,
+    "search_by_url": SEARCH,
     "write_item": SEARCH,
+    "write_item_by_url": SEARCH,
     "plan_import": BULK,
     "import_chunk": BULK,
     "embed_missing": BULK,
@@ -31,6 +36,15 @@ TASK_QUEUES = {
 }
 
 
+def task_of(kind: JobKind, parameters: Mapping[str, Any]) -> str:
+    """Return the task that begins a job with these parameters."""
+    if kind is JobKind.SEARCH:
+        return "search_by_url" if "image_url" in parameters.get("source", ()) else "search"
+    if "mode" in parameters:
+        return "plan_import"
+    return "write_item_by_url" if parameters.get("image_urls") else "write_item"
+
+
 def queue_key(queue: str) -> str:
     """Return the Redis list that holds the waiting messages of `queue`."""
     return KEY_PREFIX + queue
@@ -39,9 +53,9 @@ def queue_key(queue: str) -> str:
 def create_celery(settings: Settings, name: str) -> Celery:
     """Create the Celery application that web sends with and workers run.
 
-    Delivery is at least once: a message is acknowledged after its task (`acks_late`), put back when the
-    process that ran it dies, and returned by Redis after the visibility timeout. Job records make the second
-    run harmless. Results never pass through Celery: the job record is the truth.
+    A message is given back when the worker that has it ends, or the child process that ran it dies (`acks_late`). A
+    worker that is killed loses its messages (worker/broker.py); the leases of job records bring their jobs back. Job
+    records make a second run harmless. Results never pass through Celery: the job record is the truth.
     """
     app = Celery(name, broker=settings.redis_url)
     app.conf.update(
@@ -61,7 +75,6 @@ def create_celery(settings: Settings, name: str) -> Celery:
         broker_connection_max_retries=None,
         broker_transport_options={
             "global_keyprefix": KEY_PREFIX,
-            "visibility_timeout": 3600,
             "socket_timeout": 10,
             "socket_connect_timeout": 2,
             "socket_keepalive": True,

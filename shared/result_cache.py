@@ -8,6 +8,7 @@ Key (prefix `lookalike:`):
 import hashlib
 import json
 from collections.abc import Mapping
+from dataclasses import dataclass
 from typing import Any, cast
 
 from redis import Redis
@@ -18,6 +19,15 @@ PREFIX = "lookalike:result:"
 def canonical(parameters: Mapping[str, Any]) -> str:
     """Return equal texts for equal parameters, whatever the order of their members."""
     return json.dumps(parameters, sort_keys=True, separators=(",", ":"))
+
+
+@dataclass(frozen=True)
+class CacheEntry:
+    """What is to be kept under a key of Redis for some seconds, at least 1."""
+
+    key: str
+    value: bytes
+    ttl_seconds: int
 
 
 class ResultCache:
@@ -47,7 +57,6 @@ class ResultCache:
         body = cast("bytes | None", self._redis.get(key)) if self._ttl_seconds else None
         return None if body is None else json.loads(body)
 
-    def put(self, key: str, result: Mapping[str, Any]) -> None:
-        """Keep a SearchResult for the time that the setting gives."""
-        if self._ttl_seconds:
-            self._redis.set(key, json.dumps(result, separators=(",", ":")), ex=self._ttl_seconds)
+    def entries(self, key: str, result: bytes) -> tuple[CacheEntry, ...]:
+        """Return what is to be kept of a SearchResult's JSON text: one entry, or none where caches are off."""
+        return (CacheEntry(key, result, self._ttl_seconds),) if self._ttl_seconds else ()

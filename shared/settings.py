@@ -53,7 +53,10 @@ class Settings(BaseSettings):
     )
     web_bind: str = Field("127.0.0.1:8000", description="Address and port that the web tier listens on.")
     web_threads: int = Field(
-        256, ge=2, le=1024, description="Threads of one web process; each waiting client holds one, up to three quarters."
+        256,
+        ge=2,
+        le=1024,
+        description="Threads of one web process; each waiting client holds one, up to three quarters.",
     )
 
     encoder: Literal["tf_efficientnet_lite0", "resnet50"] = Field(
@@ -78,7 +81,12 @@ class Settings(BaseSettings):
     image_max_pixels: int = Field(50_000_000, ge=1, description="Largest width x height of a photo.")
     import_max_bytes: int = Field(2 * GIB, ge=1024, description="Largest catalogue file that is accepted.")
     import_unpacked_max_bytes: int = Field(8 * GIB, ge=1024, description="Most bytes that a ZIP may unpack to.")
-    import_chunk_rows: int = Field(64, ge=1, le=10_000, description="Rows of one import task; the unit of resumption.")
+    import_chunk_rows: int = Field(
+        256,
+        ge=1,
+        le=10_000,
+        description="Most rows of one import task, and about as many photos; the unit of resumption.",
+    )
 
     job_ttl_seconds: int = Field(86_400, ge=60, description="How long a finished job and its result can be read.")
     search_deadline_seconds: int = Field(120, ge=1, description="A search that is not done by then fails.")
@@ -92,7 +100,7 @@ class Settings(BaseSettings):
         None,
         ge=0.5,
         le=1.0,
-        description="Cosine from which two embeddings share a result; unset: as the release was calibrated; 1: equal ones.",
+        description="Cosine from which embeddings share a result; unset: as the release was calibrated; 1: equal ones.",
     )
     refresh_interval_seconds: float = Field(
         0.5, gt=0, le=2, description="How often a search worker looks for catalogue changes."

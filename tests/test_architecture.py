@@ -21,9 +21,9 @@ MAY_IMPORT: dict[str, set[str]] = {
     "client": set(),
     "demo": {"client", "shared"},
 }
-HEAVY = ("torch", "torchvision", "timm", "faiss", "numpy", "pandas")
+HEAVY = ("torch", "torchvision", "timm", "openvino", "nncf", "faiss", "numpy", "pandas")
 # Not even numpy and Pillow: beat, the callbacks worker and each health check import worker.app and need none of these.
-HEAVY_FOR_WORKERS = (*HEAVY, "PIL", "pyarrow", "safetensors", "openvino", "flask")
+HEAVY_FOR_WORKERS = (*HEAVY, "PIL", "pyarrow", "safetensors", "flask")
 
 MAX_LINES = 250
 # Longer ones that were looked at again, and why each is better in one piece.

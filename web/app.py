@@ -11,23 +11,28 @@ from werkzeug.wrappers import Response as BaseResponse
 from shared.catalogue import Catalogue
 from shared.database import connect_database
 from shared.jobs import Jobs
-from shared.queues import TaskSender, create_celery
-from shared.redis_client import connect_redis, connect_redis_for_waiting
+from shared.queues import create_celery
+from shared.redis_client import connect_redis, connect_redis_for_listening
 from shared.result_cache import ResultCache
 from shared.schemas import ImportRequest, ItemWrite, Problem, SearchRequest
 from shared.settings import Settings, load_settings
 from shared.store import Store
+from shared.task_message import TaskMessages
 from web.documentation import component_schemas
 from web.errors import register_error_handlers, validation_response
+from web.form_parser import FormRequest
 from web.forms import FORM_OVERHEAD_BYTES, JSON_MAX_BYTES
 from web.imports import create_imports_api
 from web.items import create_items_api
+from web.job_ends import JobEnds
 from web.jobs import create_jobs_api
 from web.metrics import SystemCollector, measure_requests
 from web.operations import create_operations_api
 from web.searches import create_searches_api
 from web.services import Services
 
+# A command takes a fraction of a millisecond, so that a few connections carry those of hundreds of threads.
+REDIS_CONNECTIONS = 8
 API_VERSION = "1.0.0"
 DESCRIPTION = "Find the products that look most alike. Send a photo, poll the job or take a webhook."
 PAGE_POLICY = (
@@ -37,17 +42,19 @@ PAGE_POLICY = (
 
 def create_services(settings: Settings) -> Services:
     """Open the connections that the endpoints use; nothing is sent yet."""
-    redis = connect_redis(settings)
+    redis = connect_redis(settings, REDIS_CONNECTIONS)
+    jobs = Jobs(redis, settings)
     engine = connect_database(settings.database_url)
     return Services(
         settings=settings,
         redis=redis,
         engine=engine,
-        jobs=Jobs(redis, settings, connect_redis_for_waiting(settings)),
+        jobs=jobs,
         catalogue=Catalogue(engine),
         store=Store(settings.store_url),
         results=ResultCache(redis, settings.cache_ttl_seconds),
-        tasks=TaskSender(create_celery(settings, "web")),
+        messages=TaskMessages(create_celery(settings, "web")),
+        job_ends=JobEnds(connect_redis_for_listening(settings), jobs),
         waiting_places=BoundedSemaphore(settings.web_threads * 3 // 4),
     )
 
@@ -69,6 +76,7 @@ def create_app(settings: Settings | None = None) -> OpenAPI:
         validation_error_callback=validation_response,
         doc_prefix="/docs",
     )
+    app.request_class = FormRequest
     app.openapi_version = "3.1.0"
     app.config["SWAGGER_CONFIG"] = {"validatorUrl": None}  # else the page sends our address to validator.swagger.io
     app.config["MAX_CONTENT_LENGTH"] = JSON_MAX_BYTES  # endpoints that take a form raise it themselves

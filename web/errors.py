@@ -6,7 +6,6 @@ from typing import IO, Any
 from urllib.parse import quote
 
 from flask import Flask, Response, request
-from kombu.exceptions import OperationalError as BrokerError
 from pydantic import ValidationError
 from redis.exceptions import RedisError
 from sqlalchemy.exc import InterfaceError, OperationalError
@@ -105,7 +104,6 @@ def register_error_handlers(app: Flask) -> None:
     app.register_error_handler(ValidationError, validation_response)
 
     @app.errorhandler(RedisError)
-    @app.errorhandler(BrokerError)
     def handle_redis(error: Exception) -> Response:
         log.warning("Redis failed: %s", error)
         return handle_ours(errors.RedisUnavailable("Redis can't be used now. Try again in a moment."))

@@ -12,7 +12,7 @@ from web.documentation import PROBLEM_RESPONSES, multipart_or_json
 from web.forms import form_fields, is_multipart, json_body, receive_form, uploaded_files
 from web.searches import check_callback
 from web.services import Services
-from web.waiting import answer_with_sent, send_message
+from web.waiting import send_job
 
 FILE_FIELD = "file"
 
@@ -49,7 +49,7 @@ def create_imports_api(services: Services) -> APIBlueprint:
             check_callback(services, parameters.callback_url)
             source = {"path": _checked_path(services, body.path)}
         options = parameters.model_dump(mode="json", exclude={"callback_url", "path"})
-        return enqueue_import(services, {**options, **source}, "plan_import", uploads, parameters.callback_url)
+        return enqueue_import(services, {**options, **source}, uploads, parameters.callback_url)
 
     return api
 
@@ -57,7 +57,6 @@ def create_imports_api(services: Services) -> APIBlueprint:
 def enqueue_import(
     services: Services,
     parameters: dict[str, object],
-    task: str,
     uploads: list[str],
     callback_url: str | None = None,
 ) -> Response:
@@ -66,18 +65,15 @@ def enqueue_import(
     Args:
         services: the parts of this web tier.
         parameters: what the job record keeps for the task.
-        task: what begins the import.
         uploads: keys of the files that came with the request, all in one folder; they go if the job can't be sent.
         callback_url: where the finished job is posted.
     """
-    try:
-        job_id = services.jobs.create(JobKind.IMPORT, parameters, callback_url=callback_url)
-        send_message(services, job_id, task)
-    except Exception:
+
+    def clear() -> None:
         for key in uploads[:1]:
             services.store.remove_tree(key.rpartition("/")[0])
-        raise
-    return answer_with_sent(services, job_id)
+
+    return send_job(services, JobKind.IMPORT, parameters, callback_url=callback_url, clear=clear)
 
 
 def _keep_upload(services: Services) -> str:

@@ -110,7 +110,7 @@ def create_items_api(services: Services) -> APIBlueprint:
             check_url(url, allow_private=services.settings.allow_private_urls)
         if uploads or body.image_urls:
             parameters = {**body.model_dump(mode="json"), "item_id": path.item_id, "uploads": uploads}
-            return enqueue_import(services, parameters, "write_item", uploads)
+            return enqueue_import(services, parameters, uploads)
         return _write_now(services, path.item_id, body)
 
     @api.delete("/v1/items/<item_id>", summary="Delete an item", responses={204: None})

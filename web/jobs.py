@@ -7,7 +7,7 @@ from pydantic import Field
 from shared.schemas import Job, RowError, RowErrorPage, Wire
 from web.documentation import PROBLEM_RESPONSES
 from web.services import Services
-from web.waiting import wait_for_end
+from web.waiting import json_response, wait_for_end
 
 
 class JobPath(Wire):
@@ -40,7 +40,7 @@ def create_jobs_api(services: Services) -> APIBlueprint:
         where too many clients wait already.
         """
         record = wait_for_end(services, path.job_id, query.wait)
-        response = jsonify(record.to_wire())
+        response = json_response(record.to_json())
         if not record.status.is_final:
             response.headers["Retry-After"] = str(services.settings.retry_after_seconds)
         response.headers["Cache-Control"] = "no-store"
@@ -49,7 +49,7 @@ def create_jobs_api(services: Services) -> APIBlueprint:
     @api.delete("/v1/jobs/<job_id>", summary="Cancel a job", responses={200: Job})
     def cancel_job(path: JobPath) -> Response:
         """A waiting job never starts, a running import stops after the rows at hand; what was imported stays."""
-        return jsonify(services.jobs.cancel(path.job_id).to_wire())
+        return json_response(services.jobs.cancel(path.job_id).to_json())
 
     @api.get("/v1/jobs/<job_id>/errors", summary="Rows that an import left out", responses={200: RowErrorPage})
     def read_errors(path: JobPath, query: ErrorsQuery) -> Response:

@@ -10,13 +10,14 @@ from flask_openapi import APIBlueprint, Tag
 from shared.errors import CallbackNotConfigured
 from shared.filters import compile_filter
 from shared.image_header import read_header
+from shared.job_record import json_bytes
 from shared.result_cache import ResultCache
 from shared.schemas import AnsweredFrom, Job, JobKind, SearchParameters, SearchRequest
 from shared.urls import check_url
 from web.documentation import PROBLEM_RESPONSES, multipart_or_json
 from web.forms import form_fields, is_multipart, json_body, receive_photos, uploaded_files
 from web.services import Services
-from web.waiting import accepts_cached, answer_with_sent, job_response, send_message
+from web.waiting import accepts_cached, job_response, send_job
 
 IMAGE_FIELD = "image"
 
@@ -49,18 +50,16 @@ def create_searches_api(services: Services) -> APIBlueprint:
             source = {"image_url": body.image_url} if body.image_url else {"item_id": body.item_id}
         _check(services, parameters, source)
         asked = parameters.model_dump(mode="json", include={"k", "min_score", "filter", "crop"})
-        callback_url = parameters.callback_url
         job_parameters: dict[str, Any] = {**asked, "source": source, "use_caches": accepts_cached()}
-        cached = _known_result(services, source, asked) if accepts_cached() else None
-        job_id = services.jobs.create(
-            JobKind.SEARCH, job_parameters, image=None if cached else image, callback_url=callback_url
+        known = _known_result(services, source, asked) if accepts_cached() else None
+        if known is None:
+            callback_url = parameters.callback_url
+            return send_job(services, JobKind.SEARCH, job_parameters, image=image, callback_url=callback_url)
+        elapsed_ms = round((time.perf_counter() - started) * 1000, 3)
+        result = json_bytes({**known, "timings_ms": {"total": elapsed_ms}})
+        return job_response(
+            services.jobs.create_succeeded(JobKind.SEARCH, job_parameters, result, callback_url=parameters.callback_url)
         )
-        if cached is not None:
-            elapsed_ms = round((time.perf_counter() - started) * 1000, 3)
-            services.jobs.succeed(job_id, {**cached, "timings_ms": {"total": elapsed_ms}})
-            return job_response(services.jobs.get(job_id))
-        send_message(services, job_id, "search")
-        return answer_with_sent(services, job_id)
 
     return api
 

@@ -8,10 +8,11 @@ from sqlalchemy import Engine
 
 from shared.catalogue import Catalogue
 from shared.jobs import Jobs
-from shared.queues import TaskSender
 from shared.result_cache import ResultCache
 from shared.settings import Settings
 from shared.store import Store
+from shared.task_message import TaskMessages
+from web.job_ends import JobEnds
 
 
 @dataclass(frozen=True)
@@ -25,5 +26,6 @@ class Services:
     catalogue: Catalogue
     store: Store
     results: ResultCache
-    tasks: TaskSender
+    messages: TaskMessages
+    job_ends: JobEnds
     waiting_places: BoundedSemaphore  # fewer than threads, so that those who wait never keep all others out

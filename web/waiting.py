@@ -1,10 +1,18 @@
 """Answers about jobs: wait for the end as far as the client wants and there is a place to wait, then 200 or 202."""
 
 import re
+import time
+from collections.abc import Callable, Iterator, Mapping
+from contextlib import contextmanager
+from typing import Any
 
-from flask import Response, jsonify, request
+from flask import Response, request
 
 from shared.job_record import JobRecord
+from shared.jobs import new_job_id
+from shared.queues import task_of
+from shared.schemas import JobKind
+from web.job_ends import Watch
 from web.services import Services
 
 _PREFER_WAIT = re.compile(r"\bwait\s*=\s*\"?(\d{1,6})\b", re.IGNORECASE)
@@ -21,6 +29,29 @@ def accepts_cached() -> bool:
     return "no-cache" not in request.headers.get("Cache-Control", "").lower()
 
 
+@contextmanager
+def _place_to_wait(services: Services, job_id: str, seconds: int) -> Iterator[Watch | None]:
+    """Give what is woken when the job ends; None if nobody wants to wait, or while all places are taken."""
+    if seconds <= 0 or not services.waiting_places.acquire(blocking=False):
+        yield None
+        return
+    try:
+        with services.job_ends.watching(job_id) as watch:
+            yield watch
+    finally:
+        services.waiting_places.release()
+
+
+def _record_at_end(services: Services, job_id: str, watch: Watch, seconds: float) -> JobRecord:
+    deadline = time.monotonic() + seconds
+    while True:
+        in_time = watch.woken.wait(deadline - time.monotonic())
+        watch.woken.clear()
+        record = watch.record or services.jobs.get(job_id)
+        if record.status.is_final or not in_time:
+            return record
+
+
 def wait_for_end(services: Services, job_id: str, seconds: int) -> JobRecord:
     """Return a job when it has ended, or after some seconds; at once while all places to wait are taken.
 
@@ -28,36 +59,61 @@ def wait_for_end(services: Services, job_id: str, seconds: int) -> JobRecord:
         JobNotFound: if there is no such job.
     """
     seconds = min(seconds, services.settings.wait_max_seconds)
-    if seconds <= 0 or not services.waiting_places.acquire(blocking=False):
-        return services.jobs.get(job_id)
-    try:
-        return services.jobs.wait(job_id, seconds)
-    finally:
-        services.waiting_places.release()
+    with _place_to_wait(services, job_id, seconds) as watch:
+        record = services.jobs.get(job_id)
+        if watch is None or record.status.is_final:
+            return record
+        return _record_at_end(services, job_id, watch, seconds)
+
+
+def json_response(body: bytes) -> Response:
+    """Answer with JSON text."""
+    return Response(body, mimetype="application/json")
 
 
 def job_response(record: JobRecord) -> Response:
     """Answer with a new job, and where to ask for it again."""
-    response = jsonify(record.to_wire())
+    response = json_response(record.to_json())
     response.headers["Location"] = f"/v1/jobs/{record.id}"
     return response
 
 
-def send_message(services: Services, job_id: str, task: str) -> None:
-    """Put the message of a recorded job on its queue; a job that can't be sent is forgotten."""
-    try:
-        services.tasks.send(task, job_id)
-    except Exception:
-        services.jobs.forget(job_id)
-        raise
+def send_job(
+    services: Services,
+    kind: JobKind,
+    parameters: Mapping[str, Any],
+    *,
+    image: bytes | None = None,
+    callback_url: str | None = None,
+    clear: Callable[[], None] = lambda: None,
+) -> Response:
+    """Record a job, send its message, and answer.
 
+    Args:
+        services: the parts of this web tier.
+        kind: what the job does.
+        parameters: what its task needs to know.
+        image: bytes of the uploaded photo.
+        callback_url: where the finished job is posted.
+        clear: removes what was kept for the job; called if there can be no job.
 
-def answer_with_sent(services: Services, job_id: str) -> Response:
-    """Answer with a job that a worker will do: 200 if the client asked to wait and it has ended, else 202."""
-    wait = preferred_wait(services)
-    record = wait_for_end(services, job_id, wait)
+    Returns:
+        200 if the client asked to wait and the job has ended, else 202.
+    """
+    job_id, wait = new_job_id(), preferred_wait(services)
+    message = services.messages.of(task_of(kind, parameters), job_id)
+    with _place_to_wait(services, job_id, wait) as watch:
+        try:
+            record = services.jobs.create(
+                kind, parameters, job_id=job_id, image=image, callback_url=callback_url, message=message
+            )
+        except Exception:
+            clear()
+            raise
+        if watch is not None:
+            record = _record_at_end(services, job_id, watch, wait)
     response = job_response(record)
-    if wait and record.status.is_final:
+    if record.status.is_final:
         response.headers["Preference-Applied"] = f"wait={wait}"
     else:
         response.status_code = 202

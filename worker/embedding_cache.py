@@ -2,34 +2,28 @@
 
 Key (prefix `lookalike:`):
     embedding:{encoder id}:{sha256}:{crop}  string  little-endian float32 (dim,)
+
+The engine reads it together with the result cache, and writes it together with the end of the job.
 """
 
-from typing import Any, cast
+from typing import Any
 
 import numpy as np
-from redis import Redis
 
 from shared.result_cache import canonical
 from worker.index.vector_index import Vectors
 
 
-class EmbeddingCache:
-    """From the hash of a photo, and the crop, to its embedding; apart for each encoder."""
+def embedding_key(encoder_id: str, sha256: str, crop: dict[str, Any] | None) -> str:
+    """Return the key of a photo's embedding, or of that of a part of it."""
+    return f"lookalike:embedding:{encoder_id}:{sha256}:{canonical(crop) if crop else ''}"
 
-    def __init__(self, redis: Redis, encoder_id: str, ttl_seconds: int) -> None:
-        self._redis = redis
-        self._encoder_id = encoder_id
-        self._ttl_seconds = ttl_seconds
 
-    def _key(self, sha256: str, crop: dict[str, Any] | None) -> str:
-        return f"lookalike:embedding:{self._encoder_id}:{sha256}:{canonical(crop) if crop else ''}"
+def to_bytes(embedding: Vectors) -> bytes:
+    """Return float32 (1, dim) as it is kept."""
+    return embedding.astype("<f4", copy=False).tobytes()
 
-    def get(self, sha256: str, crop: dict[str, Any] | None) -> Vectors | None:
-        """Return float32 (1, dim), or None if the photo is not known."""
-        data = cast("bytes | None", self._redis.get(self._key(sha256, crop))) if self._ttl_seconds else None
-        return None if data is None else np.frombuffer(data, dtype="<f4").astype(np.float32).reshape(1, -1)
 
-    def put(self, sha256: str, crop: dict[str, Any] | None, embedding: Vectors) -> None:
-        """Keep float32 (1, dim) for the time that the setting gives."""
-        if self._ttl_seconds:
-            self._redis.set(self._key(sha256, crop), embedding.astype("<f4").tobytes(), ex=self._ttl_seconds)
+def from_bytes(data: bytes) -> Vectors:
+    """Return float32 (1, dim); a copy of its own."""
+    return np.frombuffer(data, dtype="<f4").astype(np.float32).reshape(1, -1)

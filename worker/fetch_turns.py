@@ -4,8 +4,6 @@ from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from threading import BoundedSemaphore
 
-from shared.errors import JobNotFound
-from shared.job_record import JobRecord
 from shared.jobs import Jobs
 from shared.queues import TaskSender
 
@@ -20,13 +18,16 @@ class FetchTurns:
         self._free = BoundedSemaphore(limit)
 
     def run(self, task: str, job_id: str, work: Callable[[str], None], jobs: Jobs, tasks: TaskSender) -> None:
-        """Do the work of a task; or send its message again, behind all others, if it is not the job's turn."""
-        try:
-            job = jobs.get(job_id)
-        except JobNotFound:
-            work(job_id)
-            return
-        with self._turn(job) as may_run:
+        """Do the work of a task by URL; or send its message again, behind all others, if it is not the job's turn.
+
+        Args:
+            task: one of those whose name ends in `by_url`; no other needs a turn, and no record is read to tell.
+            job_id: id of the job.
+            work: does it, or finds that it has ended.
+            jobs: the job records.
+            tasks: sends the message again.
+        """
+        with self._turn() as may_run:
             if may_run:
                 work(job_id)
             else:
@@ -34,17 +35,10 @@ class FetchTurns:
                 tasks.send(task, job_id)
 
     @contextmanager
-    def _turn(self, job: JobRecord) -> Iterator[bool]:
-        if not _fetches(job) or job.status.is_final:
-            yield True
-            return
+    def _turn(self) -> Iterator[bool]:
         may_run = self._free.acquire(timeout=WAIT_SECONDS)
         try:
             yield may_run
         finally:
             if may_run:
                 self._free.release()
-
-
-def _fetches(job: JobRecord) -> bool:
-    return bool(job.parameters.get("image_urls")) or "image_url" in job.parameters.get("source", ())

@@ -8,7 +8,7 @@ from redis import Redis
 from shared.errors import DeadlineExceeded, JobNotFound, WorkerLost
 from shared.job_record import JobRecord
 from shared.jobs import Jobs
-from shared.queues import BULK, TASK_QUEUES, TaskSender, queue_key
+from shared.queues import BULK, TASK_QUEUES, TaskSender, queue_key, task_of
 from shared.schemas import JobKind, JobStatus
 from shared.settings import Settings
 
@@ -36,15 +36,8 @@ def recover_jobs(jobs: Jobs, redis: Redis, tasks: TaskSender, settings: Settings
             _recover_single(job, jobs, redis, tasks, settings)
 
 
-def task_of(job: JobRecord) -> str:
-    """Return the task that starts a job."""
-    if job.kind is JobKind.SEARCH:
-        return "search"
-    return "plan_import" if "mode" in job.parameters else "write_item"
-
-
 def _recover_single(job: JobRecord, jobs: Jobs, redis: Redis, tasks: TaskSender, settings: Settings) -> None:
-    task = task_of(job)
+    task = task_of(job.kind, job.parameters)
     if job.kind is JobKind.SEARCH and is_past_deadline(job, settings):
         limit = settings.search_deadline_seconds
         jobs.fail(job.id, DeadlineExceeded(f"Not done within {limit} seconds. Search again, or add search workers."))

@@ -4,34 +4,35 @@ What needs numpy, FAISS or Pillow is imported there as well: beat, the callbacks
 this module and need none of them.
 """
 
+import gc
 import logging
-from functools import cached_property
-from threading import Lock
+from functools import cached_property, partial
+from threading import Event, Lock, Thread
 from typing import TYPE_CHECKING
 
 from redis import Redis
+from sqlalchemy.exc import SQLAlchemyError
 
 from shared.catalogue import Catalogue
 from shared.database import connect_database
 from shared.jobs import Jobs
 from shared.redis_client import connect_redis
-from shared.result_cache import ResultCache
 from shared.settings import Settings
 from shared.store import Store
+from worker.active_release import ActiveRelease
 from worker.fetch_turns import FetchTurns
 from worker.fetcher import GuardedFetcher
 from worker.heartbeat import Leases
-from worker.release import Release, activate_release
 
 if TYPE_CHECKING:
-    from worker.encoder import Encoder
     from worker.engine import Engine
     from worker.imports.intake import Intake
-    from worker.live_index import LiveIndex
+    from worker.releases import Release
 
 log = logging.getLogger(__name__)
 
 FETCHING_TASKS = 8  # half of a search worker's threads
+RETRY_SECONDS = 30  # after a release that could not be opened
 
 
 class Services:
@@ -39,10 +40,9 @@ class Services:
 
     def __init__(self, settings: Settings) -> None:
         self.settings = settings
-        self._loading = Lock()
-        self._encoder: Encoder | None = None
+        self._making_intake = Lock()
+        self._intake: Intake | None = None
         self._engine: Engine | None = None
-        self.live_index: LiveIndex | None = None
         self.fetch_turns = FetchTurns(FETCHING_TASKS)
 
     @cached_property
@@ -81,60 +81,89 @@ class Services:
         return GuardedFetcher(self.settings.allow_private_urls, self.settings.webhook_timeout_seconds)
 
     @cached_property
-    def encoder_id(self) -> str:
-        """Id of the configured encoder, without loading it."""
-        from worker.encoder import encoder_id
-
-        return encoder_id(self.settings.encoder, self.settings.encoder_weights_path)
-
-    @cached_property
-    def intake(self) -> "Intake":
-        """Takes in photos; the only one, so that all threads together keep within its bounds."""
-        from worker.imports.intake import Intake
-
-        return Intake(self.settings, self.catalogue, self.store, self.encoder_id, lambda: self.encoder)
+    def active(self) -> ActiveRelease:
+        """The active release and its encoder."""
+        return ActiveRelease(self.catalogue, self.store, self.settings)
 
     @property
-    def encoder(self) -> "Encoder":
-        """The encoder; the first use loads the model."""
-        from worker.encoder import load_encoder
+    def intake(self) -> "Intake":
+        """Takes in photos for the active release; all threads share one, and so keep within its bounds together.
 
-        with self._loading:
-            if self._encoder is None:
-                settings = self.settings
-                self._encoder = load_encoder(settings.encoder, settings.encoder_weights_path, settings.encoder_threads)
-            return self._encoder
+        Ask for it anew in each task: it is another one when another release has become active.
+        """
+        from worker.imports.intake import Intake
 
-    def load_engine(self) -> "Engine":
-        """Return the search engine; the first call loads the encoder, fills the index and activates the release."""
-        encoder = self.encoder
-        with self._loading:
-            if self._engine is None:
-                self._engine = self._create_engine(encoder)
-            return self._engine
+        release = self.active.current()
+        with self._making_intake:
+            if self._intake is None or self._intake.encoder_id != release.encoder_id:
+                open_encoder = partial(self.active.encoder, release)
+                self._intake = Intake(self.settings, self.catalogue, self.store, release.encoder_id, open_encoder)
+            return self._intake
 
-    def _create_engine(self, encoder: "Encoder") -> "Engine":
-        from worker.embedding_cache import EmbeddingCache
+    @property
+    def engine(self) -> "Engine":
+        """The search engine of the active release. A search keeps the one it began with."""
+        if self._engine is None:
+            raise RuntimeError("this worker does not take searches; load_engine comes first")
+        return self._engine
+
+    def load_engine(self) -> bool:
+        """Open the encoder of the active release and fill its index; returns False if that was done already.
+
+        Raises:
+            EncoderUnavailable: if the encoder can't be had; the message tells the remedy.
+            SQLAlchemyError: if the catalogue can't be read.
+        """
+        release = self.active.current()
+        if self._engine is not None and self._engine.release == release:
+            return False
+        self._engine = self._create_engine(release)
+        return True
+
+    def follow_catalogue(self, stopped: Event) -> Thread:
+        """Keep the engine in step with the catalogue in the background, until `stopped` is set.
+
+        Another release is opened beside the present one, which answers until then and goes when its last search ends.
+        """
+        from worker.encoder import EncoderUnavailable
+
+        def loop() -> None:
+            pause, has_changed = self.settings.refresh_interval_seconds, False
+            while not stopped.wait(pause):
+                pause = self.settings.refresh_interval_seconds
+                if has_changed:
+                    gc.collect()  # an index and what belongs to it refer to each other, and it may be large
+                    has_changed = False
+                try:
+                    has_changed = self.load_engine()
+                    self.engine.live_index.refresh()
+                except (SQLAlchemyError, ValueError) as error:
+                    log.warning("The index can't follow the catalogue: %s", error)
+                except (EncoderUnavailable, OSError) as error:
+                    pause = RETRY_SECONDS
+                    log.error("Release %s goes on, the active one can't be served: %s", self.engine.release.id, error)
+
+        thread = Thread(target=loop, name="follow-catalogue", daemon=True)
+        thread.start()
+        return thread
+
+    def _create_engine(self, release: "Release") -> "Engine":
         from worker.engine import Engine
         from worker.index.flat_index import FlatIndex
         from worker.live_index import LiveIndex
-        from worker.similar_cache import SimilarCache
 
-        settings = self.settings
-        release = Release(encoder.id, FlatIndex.kind)
-        activate_release(self.catalogue, release, encoder.manifest)
-        self.live_index = LiveIndex(self.catalogue, FlatIndex(encoder.dim), encoder.id)
-        self.live_index.refresh()
-        log.info("Serving release %s with %d images", release.id, len(self.live_index.index))
+        encoder = self.active.encoder(release)
+        snapshots = self.settings.encoder_cache_path / "indexes" / encoder.id
+        live_index = LiveIndex(self.catalogue, FlatIndex(encoder.dim), encoder.id, snapshots)
+        live_index.refresh()
+        log.info("Serving release %s with %d images", release.id, len(live_index))
         return Engine(
-            settings=settings,
+            settings=self.settings,
+            redis=self.redis,
             catalogue=self.catalogue,
             store=self.store,
+            release=release,
             encoder=encoder,
-            live_index=self.live_index,
-            release_id=release.id,
-            results=ResultCache(self.redis, settings.cache_ttl_seconds),
-            embeddings=EmbeddingCache(self.redis, encoder.id, settings.cache_ttl_seconds),
-            similar=SimilarCache(self.redis, encoder.dim, settings.similar_min_cosine, settings.cache_ttl_seconds),
+            live_index=live_index,
             fetch=self.fetcher.get,
         )

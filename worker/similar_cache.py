@@ -1,98 +1,98 @@
 """Answers to near-identical photos: a screenshot or a re-compressed copy needs no new search.
 
-Candidates are found by random-hyperplane hashing (Charikar, "Similarity estimation techniques from rounding
-algorithms", STOC 2002): vectors at an angle t agree in one bit with probability 1 - t / pi. At cosine 0.995, 16 bits
-agree with probability 0.59, so one of 4 tables has the candidate with probability 0.97. The bucket alone proves
-nothing: a candidate counts only if the cosine with its stored vector reaches the threshold.
-
-Keys (prefix `lookalike:`), all expiring together:
-    similar:{scope}:{table}:{code}  list  ids of entries, the newest first, at most CANDIDATES
-    similar:entry:{id}              hash  vector (float32 bytes), result (JSON)
-The scope covers release, catalogue version and parameters.
+In this process's memory alone: the last answers with the embeddings they belong to, compared one by one. That is
+exact, costs a quarter of a millisecond and no message to Redis; why it is not shared is in
+docs/decisions/0011-micro-batching-and-caches.md.
 """
 
-import hashlib
-import json
-import uuid
-from collections.abc import Mapping
+from collections.abc import Hashable, Mapping
+from dataclasses import dataclass
+from threading import Lock
+from time import monotonic
 from typing import Any
 
 import numpy as np
-from redis import Redis
 
-from shared.result_cache import canonical
 from worker.index.vector_index import Vectors
 
-TABLES = 4
-BITS = 16
-CANDIDATES = 8
-PREFIX = "lookalike:similar:"
+ENTRIES = 1024
+
+
+@dataclass(frozen=True)
+class _Entry:
+    scope: Hashable
+    vector: bytes
+    result: Mapping[str, Any]
+    expires_at: float
 
 
 class SimilarCache:
-    """Looks up and keeps answers by embedding."""
+    """Looks up and keeps answers by embedding; threads share it.
 
-    def __init__(self, redis: Redis, dim: int, min_cosine: float, ttl_seconds: int) -> None:
-        self._redis = redis
+    A scope is what must be equal, beside the photo, for an answer to hold: catalogue version and parameters. An
+    engine has a cache of its own, so the release needs no place in it.
+    """
+
+    def __init__(self, dim: int, min_cosine: float, ttl_seconds: float, entries: int = ENTRIES) -> None:
+        """Args:
+        dim: length of an embedding.
+        min_cosine: from which two embeddings share an answer; at 1, only equal ones do.
+        ttl_seconds: how long an answer is given; 0 means not at all.
+        entries: how many answers are kept, the newest ones.
+        """
         self._min_cosine = min_cosine
         self._ttl_seconds = ttl_seconds
-        # The same planes in every process, so that workers share what they know.
-        self._planes = np.random.default_rng(20260101).standard_normal((dim, TABLES * BITS)).astype(np.float32)
+        self._vectors = np.zeros((entries if ttl_seconds else 0, dim), dtype=np.float32)
+        self._entries: list[_Entry] = []
+        self._next = 0
+        self._slots: dict[Hashable, set[int]] = {}
+        self._equal: dict[tuple[Hashable, bytes], int] = {}
+        self._lock = Lock()
 
-    @staticmethod
-    def scope(release: str, catalogue_version: int, parameters: Mapping[str, Any]) -> str:
-        """Return what must be equal, beside the photo, for an answer to hold."""
-        text = canonical({"p": parameters, "r": release, "v": catalogue_version})
-        return hashlib.sha256(text.encode()).hexdigest()[:32]
-
-    def _buckets(self, scope: str, embedding: Vectors) -> list[str]:
-        signs = (embedding @ self._planes > 0).reshape(TABLES, BITS)  # (tables, bits)
-        codes = np.packbits(signs, axis=1)  # (tables, bits / 8)
-        return [f"{PREFIX}{scope}:{table}:{code.tobytes().hex()}" for table, code in enumerate(codes)]
-
-    def get(self, scope: str, embedding: Vectors) -> dict[str, Any] | None:
+    def get(self, scope: Hashable, embedding: Vectors) -> Mapping[str, Any] | None:
         """Return the answer to the most similar photo of this scope, if it is similar enough.
 
         Args:
-            scope: as `scope` gives it.
+            scope: see the class.
             embedding: float32 (1, dim), L2 norm 1.
         """
-        if not self._ttl_seconds:
-            return None
-        with self._redis.pipeline(transaction=False) as pipe:
-            for bucket in self._buckets(scope, embedding):
-                pipe.lrange(bucket, 0, CANDIDATES - 1)
-            candidates = list(dict.fromkeys(entry.decode() for entries in pipe.execute() for entry in entries))
-        if not candidates:
-            return None
-        with self._redis.pipeline(transaction=False) as pipe:
-            for entry in candidates:
-                pipe.hget(f"{PREFIX}entry:{entry}", "vector")
-            vectors = pipe.execute()
-        own = embedding.astype("<f4").tobytes()
-        cosines = {
-            # Rounding takes the product of a vector with itself below 1, which may be the threshold.
-            entry: 1.0 if vector == own else float(embedding[0] @ np.frombuffer(vector, dtype="<f4"))
-            for entry, vector in zip(candidates, vectors, strict=True)
-            if vector is not None
-        }
-        best = max(cosines, key=lambda entry: cosines[entry], default=None)
-        if best is None or cosines[best] < self._min_cosine:
-            return None
-        result = self._redis.hget(f"{PREFIX}entry:{best}", "result")
-        return None if result is None else json.loads(result)
+        with self._lock:
+            slots = self._slots.get(scope)
+            if not slots:
+                return None
+            # Looked up first: rounding takes the product of a vector with itself below 1, which may be the threshold.
+            best = self._equal.get((scope, embedding.tobytes()))
+            if best is None and self._min_cosine < 1:
+                # vecdot runs in this thread alone; a matrix product would wake BLAS's, which the encoder's run on.
+                cosines = np.vecdot(self._vectors[: len(self._entries)], embedding[0])  # (entries,)
+                closest = max(slots, key=cosines.__getitem__)
+                best = closest if cosines[closest] >= self._min_cosine else None
+            if best is None or self._entries[best].expires_at < monotonic():
+                return None
+            return self._entries[best].result
 
-    def put(self, scope: str, embedding: Vectors, result: Mapping[str, Any]) -> None:
-        """Keep an answer under its photo's embedding, float32 (1, dim)."""
-        if not self._ttl_seconds:
+    def put(self, scope: Hashable, embedding: Vectors, result: Mapping[str, Any]) -> None:
+        """Keep an answer, which must not be changed any more, under its photo's embedding, float32 (1, dim)."""
+        if not len(self._vectors):
             return
-        entry = uuid.uuid4().hex
-        with self._redis.pipeline(transaction=False) as pipe:
-            vector = embedding.astype("<f4").tobytes()
-            pipe.hset(f"{PREFIX}entry:{entry}", mapping={"vector": vector, "result": json.dumps(result)})
-            pipe.expire(f"{PREFIX}entry:{entry}", self._ttl_seconds)
-            for bucket in self._buckets(scope, embedding):
-                pipe.lpush(bucket, entry)
-                pipe.ltrim(bucket, 0, CANDIDATES - 1)
-                pipe.expire(bucket, self._ttl_seconds)
-            pipe.execute()
+        entry = _Entry(scope, embedding.tobytes(), result, monotonic() + self._ttl_seconds)
+        with self._lock:
+            slot = self._next
+            self._next = (slot + 1) % len(self._vectors)
+            if slot < len(self._entries):
+                self._drop(slot)
+                self._entries[slot] = entry
+            else:
+                self._entries.append(entry)
+            self._vectors[slot] = embedding[0]
+            self._slots.setdefault(scope, set()).add(slot)
+            self._equal[scope, entry.vector] = slot
+
+    def _drop(self, slot: int) -> None:
+        old = self._entries[slot]
+        slots = self._slots[old.scope]
+        slots.remove(slot)
+        if not slots:
+            del self._slots[old.scope]
+        if self._equal.get((old.scope, old.vector)) == slot:
+            del self._equal[old.scope, old.vector]

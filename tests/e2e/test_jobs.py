@@ -3,7 +3,8 @@
 import time
 from concurrent.futures import ThreadPoolExecutor
 
-from tests.e2e.steps import assert_problem, hits_of, ids_of, paused
+from shared.schemas import Job
+from tests.e2e.steps import assert_problem, hits_of, ids_of, paused, search_json
 from tests.stack import Stack, wait_until
 
 
@@ -95,3 +96,13 @@ def test_a_wait_that_is_no_number_of_seconds_is_refused(stack: Stack, photo: byt
     for wait in ("-1", "soon", "1.5"):
         assert_problem(stack.get(f"/v1/jobs/{job_id}?wait={wait}"), 422, "invalid_parameter")
     assert_problem(stack.get(f"/v1/jobs/{job_id}?wiat=5"), 422, "invalid_parameter")
+
+
+def test_what_clients_read_is_what_the_wire_has_it_to_be(stack: Stack, photo: bytes) -> None:
+    fresh, repeated = stack.search(photo, fresh=True, k=37), stack.search(photo, k=37)
+    assert (fresh["result"]["answered_from"], repeated["result"]["answered_from"]) == ("engine", "result_cache")
+    of_an_item = search_json(stack, item_id=ids_of(fresh)[0])
+    broken = stack.search(photo[:3000])
+    assert broken["error"]["code"] == "image_broken"
+    for job in (fresh, repeated, of_an_item, broken):
+        assert Job.model_validate(job).model_dump(mode="json") == job

@@ -51,7 +51,7 @@ def test_a_hits_link_gives_its_picture(stack: Stack, photo: bytes) -> None:
 def test_every_step_of_a_search_is_timed(stack: Stack, photo: bytes) -> None:
     job = stack.search(photo, fresh=True)
     timings = job["result"]["timings_ms"]
-    assert {"queue", "decode", "embed", "search", "total"} <= set(timings)
+    assert set(timings) == {"queue", "refresh", "decode", "batch", "embed", "search", "hits", "total"}
     assert all(milliseconds >= 0 for milliseconds in timings.values())
     assert timings["embed"] > 0
     parts = sum(milliseconds for step, milliseconds in timings.items() if step != "total")

@@ -5,6 +5,7 @@ import json
 import socket
 from collections.abc import Iterator
 from concurrent.futures import ThreadPoolExecutor
+from typing import BinaryIO
 from urllib.parse import urlsplit
 
 import pytest
@@ -135,3 +136,38 @@ def test_methods_that_clients_invent_are_not_kept_as_labels(web: Stack) -> None:
     assert "BREW" not in metrics
     assert "WHEN" not in metrics
     assert 'method="other"' in metrics
+
+
+def test_kept_connections_that_are_more_than_the_threads_are_all_served_again_and_again(web: Stack) -> None:
+    host = urlsplit(web.base_url).netloc
+    connections = [http.client.HTTPConnection(host, timeout=10) for _ in range(WEB_THREADS * 3)]
+    for _ in range(3):
+        for connection in connections:
+            connection.request("GET", "/healthz")
+        for connection in connections:
+            answer = connection.getresponse()
+            assert (answer.status, json.loads(answer.read())) == (200, {"status": "ok"})
+            assert not answer.will_close
+    for connection in connections:
+        connection.close()
+
+
+def read_status(answers: BinaryIO) -> int:
+    """Read one answer of a connection to its end, and return its status."""
+    status = int(answers.readline().split()[1])
+    headers = http.client.parse_headers(answers)
+    assert answers.read(int(headers["Content-Length"]))
+    return status
+
+
+def test_requests_that_come_together_on_one_connection_are_answered_in_their_order(web: Stack) -> None:
+    host = urlsplit(web.base_url)
+    paths = ["/healthz", "/nowhere", "/v1/jobs/unknown", "/healthz"]
+    request = "".join(f"GET {path} HTTP/1.1\r\nHost: {host.netloc}\r\n\r\n" for path in paths)
+    with (
+        socket.create_connection((host.hostname, host.port), timeout=10) as connection,
+        connection.makefile("rb") as answers,
+    ):
+        for _ in range(2):
+            connection.sendall(request.encode())
+            assert [read_status(answers) for _ in paths] == [200, 404, 404, 200]

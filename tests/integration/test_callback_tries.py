@@ -42,7 +42,7 @@ def jobs(redis_client: Redis, settings: Settings) -> Jobs:
 @pytest.fixture
 def job_id(jobs: Jobs, receiver: Receiver) -> str:
     """A job that has ended, and whose callback is due."""
-    job_id = jobs.create(JobKind.SEARCH, {}, callback_url=receiver.url)
+    job_id = jobs.create(JobKind.SEARCH, {}, callback_url=receiver.url).id
     jobs.fail(job_id, BrokenImage("Truncated."))
     return job_id
 
@@ -99,7 +99,7 @@ def test_a_try_that_is_due_is_made_and_leaves_no_claim(
 ) -> None:
     settings = make_settings(redis_server, tmp_path, webhook_secret=WEBHOOK_SECRET, webhook_backoff_seconds=0.1)
     jobs = Jobs(redis_client, settings)
-    job_id = jobs.create(JobKind.SEARCH, {}, callback_url=receiver.url)
+    job_id = jobs.create(JobKind.SEARCH, {}, callback_url=receiver.url).id
     jobs.fail(job_id, BrokenImage("Truncated."))
     receiver.may_answer.set()
     for number in (1, 2, 3):

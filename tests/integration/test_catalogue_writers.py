@@ -9,10 +9,10 @@ from pathlib import Path
 from threading import Event
 
 import pytest
-from sqlalchemy import select
+from sqlalchemy import event, select
 
 from shared.catalogue import Catalogue
-from shared.catalogue_change import ItemChange
+from shared.catalogue_change import ImageRef, ItemChange
 from shared.database import connect_database
 from shared.tables import ItemRow
 
@@ -143,3 +143,19 @@ def test_writers_of_the_same_items_end_with_one_of_their_versions(catalogue: Cat
     assert len(found) == 1, "a change is seen whole"
     assert catalogue.state().seq == 12
     assert all(item.title == f"version {item.attributes['version']}" for item in catalogue.page(10, None))
+
+
+def test_a_change_of_many_items_takes_as_few_statements_as_one_of_two(catalogue: Catalogue) -> None:
+    statements: list[str] = []
+
+    def put(count: int, title: str) -> int:
+        images = [[ImageRef(f"{number:064d}", "image/png")] for number in range(count)]
+        items = [ItemChange(f"{count}-{n}", title, {"size": n, "kind": "x"}, images[n]) for n in range(count)]
+        statements.clear()
+        with catalogue.change() as change:
+            assert change.put(items) == count
+        return len(statements)
+
+    event.listen(catalogue.engine, "before_cursor_execute", lambda *arguments: statements.append(arguments[2]))
+    for title in ("new", "changed"):
+        assert put(2, title) == put(200, title), title

@@ -16,7 +16,7 @@ def test_what_belongs_to_an_expired_import_goes_and_the_rest_stays(
     catalogue: Catalogue, redis_client: redis.Redis, settings: Settings
 ) -> None:
     jobs, store = Jobs(redis_client, settings), Store(settings.store_url)
-    alive = jobs.create(JobKind.IMPORT, {"mode": "upsert"})
+    alive = jobs.create(JobKind.IMPORT, {"mode": "upsert"}).id
     counters = {"rows": 1, "attempts": 0, "is_done": True, "imported": 0, "embedded": 0}
     with catalogue.change() as change:
         for job_id in (alive, "expired"):

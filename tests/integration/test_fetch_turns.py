@@ -1,5 +1,6 @@
 """Turns of jobs that fetch by URL, with a real Redis server and a real Celery application as the sender."""
 
+import json
 import time
 from collections.abc import Callable, Iterator
 from typing import Any
@@ -9,7 +10,7 @@ from redis import Redis
 
 from demo.procfile import read_procfile
 from shared.jobs import ACTIVE_KEY, Jobs
-from shared.queues import SEARCH, TaskSender, create_celery, queue_key
+from shared.queues import SEARCH, TaskSender, create_celery, queue_key, task_of
 from shared.schemas import JobKind
 from shared.settings import Settings
 from tests.stack import ROOT
@@ -17,14 +18,7 @@ from worker.fetch_turns import FetchTurns
 from worker.services import FETCHING_TASKS
 
 URL = "https://shop.example/a.jpg"
-SEARCH_BY_URL: dict[str, Any] = {"source": {"image_url": URL}}
-ITEM_BY_URL: dict[str, Any] = {"uploads": [], "image_urls": [URL]}
-FETCHING = [SEARCH_BY_URL, ITEM_BY_URL]
-OTHERS: list[dict[str, Any]] = [
-    {"source": {"sha256": "0"}},
-    {"source": {"item_id": "a"}},
-    {"uploads": ["uploads/a/0"], "image_urls": None},
-]
+TASK = "search_by_url"
 
 Run = Callable[[str, Callable[[str], None]], None]
 
@@ -40,21 +34,25 @@ def run(jobs: Jobs, settings: Settings) -> Iterator[Run]:
     turns = FetchTurns(limit=1)
     with create_celery(settings, "test") as app:
         tasks = TaskSender(app)
-        yield lambda job_id, work: turns.run("search", job_id, work, jobs, tasks)
+        yield lambda job_id, work: turns.run(TASK, job_id, work, jobs, tasks)
 
 
-@pytest.mark.parametrize("parameters", FETCHING)
+def create(jobs: Jobs) -> str:
+    return jobs.create(JobKind.SEARCH, {"source": {"image_url": URL}}).id
+
+
 def test_a_job_that_would_fetch_without_a_turn_goes_behind_the_others(
-    parameters: dict[str, Any], jobs: Jobs, run: Run, redis_client: Redis, settings: Settings
+    jobs: Jobs, run: Run, redis_client: Redis, settings: Settings
 ) -> None:
-    first, second = (jobs.create(JobKind.SEARCH, parameters) for _ in range(2))
+    first, second = create(jobs), create(jobs)
     done: list[str] = []
 
     def first_fetches(_: str) -> None:
         jobs.renew(second, seconds=-1)
         run(second, done.append)
         assert done == []
-        assert redis_client.llen(queue_key(SEARCH)) == 1
+        (message,) = redis_client.lrange(queue_key(SEARCH), 0, -1)
+        assert json.loads(message)["headers"]["task"] == TASK
         due = redis_client.zscore(ACTIVE_KEY, second)
         assert due is not None
         assert due > time.time() + settings.job_lease_seconds / 2, "recovery sends no second message"
@@ -64,18 +62,27 @@ def test_a_job_that_would_fetch_without_a_turn_goes_behind_the_others(
     assert done == [second]
 
 
-def test_jobs_that_fetch_nothing_or_have_ended_or_are_gone_need_no_turn(jobs: Jobs, run: Run) -> None:
-    ended = jobs.create(JobKind.SEARCH, SEARCH_BY_URL)
-    jobs.cancel(ended)
-    others = [*(jobs.create(JobKind.SEARCH, parameters) for parameters in OTHERS), ended, "gone"]
-    done: list[str] = []
+def test_no_record_is_read_to_tell_whose_turn_it_is(jobs: Jobs, run: Run, redis_client: Redis) -> None:
+    job_id = create(jobs)
+    redis_client.config_resetstat()
+    run(job_id, lambda _: None)
+    assert "cmdstat_hgetall" not in redis_client.info("commandstats")
 
-    def fetches(_: str) -> None:
-        for job_id in others:
-            run(job_id, done.append)
 
-    run(jobs.create(JobKind.SEARCH, SEARCH_BY_URL), fetches)
-    assert done == others
+@pytest.mark.parametrize(
+    ("kind", "parameters", "task"),
+    [
+        (JobKind.SEARCH, {"source": {"image_url": URL}}, "search_by_url"),
+        (JobKind.SEARCH, {"source": {"sha256": "0"}}, "search"),
+        (JobKind.SEARCH, {"source": {"item_id": "a"}}, "search"),
+        (JobKind.IMPORT, {"uploads": [], "image_urls": [URL]}, "write_item_by_url"),
+        (JobKind.IMPORT, {"uploads": ["uploads/a/0"], "image_urls": [URL]}, "write_item_by_url"),
+        (JobKind.IMPORT, {"uploads": ["uploads/a/0"], "image_urls": None}, "write_item"),
+        (JobKind.IMPORT, {"mode": "upsert", "path": "a.csv"}, "plan_import"),
+    ],
+)
+def test_the_name_of_a_task_tells_whether_it_fetches(kind: JobKind, parameters: dict[str, Any], task: str) -> None:
+    assert task_of(kind, parameters) == task
 
 
 def test_a_job_that_fails_gives_its_turn_back(jobs: Jobs, run: Run) -> None:
@@ -84,7 +91,7 @@ def test_a_job_that_fails_gives_its_turn_back(jobs: Jobs, run: Run) -> None:
 
     for _ in range(2):
         with pytest.raises(OSError, match="no such host"):
-            run(jobs.create(JobKind.SEARCH, SEARCH_BY_URL), fail)
+            run(create(jobs), fail)
 
 
 def test_half_of_the_threads_of_a_search_worker_are_left_for_jobs_that_fetch_nothing() -> None:

@@ -2,27 +2,32 @@
 
 import subprocess
 import sys
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
+from concurrent.futures import ThreadPoolExecutor, wait
+from dataclasses import fields
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from pathlib import Path
-from threading import Barrier, Thread
+from threading import Barrier, Lock, Semaphore, Thread
 from time import monotonic
+from typing import Any
 
 import numpy as np
 import pytest
-from PIL import Image
 
 from shared.catalogue import Catalogue
 from shared.catalogue_change import ImageRef, ItemChange
 from shared.database import connect_database
 from shared.errors import Internal
 from shared.store import Store
-from tests.photo_intake import DIM, CornerEncoder, Files, new_intake, photo, row
+from tests.photo_intake import DIM, TRANSFORM, CornerEncoder, Files, new_intake, photo, row
 from tests.stack import ROOT
 from worker.embed_missing import embed_missing
+from worker.encoder import Transform
 from worker.fetcher import GuardedFetcher
 from worker.imports.images import UrlImages
-from worker.imports.intake import PHOTOS_AT_ONCE, READERS, Intake
+from worker.imports.intake import PHOTOS_AT_ONCE, Intake
+from worker.imports.photo_line import BATCH_PHOTOS, READERS
+from worker.imports.photo_work import PixelBudget
 
 PIXELS = 40 * 30
 
@@ -34,10 +39,52 @@ class BrokenEncoder(CornerEncoder):
         super().__init__()
         self._embedding = embedding
 
-    def encode(self, images: Sequence[Image.Image]) -> np.ndarray:
-        embeddings = super().encode(images)
+    def embed(self, pixels: np.ndarray) -> np.ndarray:
+        embeddings = super().embed(pixels)
         embeddings[-1] = self._embedding
         return embeddings
+
+
+class WatchedTransform(Transform):
+    """A transform that tells of each photo when it is decoded and not yet scaled."""
+
+    def __init__(self, watch: Callable[[], None]) -> None:
+        super().__init__(**{field.name: getattr(TRANSFORM, field.name) for field in fields(TRANSFORM)})
+        object.__setattr__(self, "watch", watch)
+
+    def pixels(self, *arguments: Any) -> np.ndarray:
+        self.watch()  # type: ignore[attr-defined]
+        return super().pixels(*arguments)
+
+
+class Crowd:
+    """Photos that wait until there are two of them; keeps how many there were at most."""
+
+    def __init__(self) -> None:
+        self.peak = self._now = 0
+        self._lock, self._two = Lock(), Barrier(2, timeout=10)
+
+    def enter(self) -> None:
+        with self._lock:
+            self._now += 1
+            self.peak = max(self.peak, self._now)
+        self._two.wait()
+        with self._lock:
+            self._now -= 1
+
+
+class PatientEncoder(CornerEncoder):
+    """Goes on with the first batch only when the photos of the next one are decoded."""
+
+    def __init__(self) -> None:
+        self._decoded = Semaphore(0)
+        self._first = Lock()
+        super().__init__(WatchedTransform(self._decoded.release))
+
+    def embed(self, pixels: np.ndarray) -> np.ndarray:
+        for _ in range(2 * BATCH_PHOTOS if self._first.acquire(blocking=False) else 0):
+            assert self._decoded.acquire(timeout=10), "nothing is decoded meanwhile"
+        return super().embed(pixels)
 
 
 @pytest.fixture
@@ -58,14 +105,39 @@ def test_bug_all_decoded_photos_of_a_chunk_were_kept_until_its_last_row_was_read
     assert int(done.stdout) < 1200
 
 
-def test_photos_are_decoded_and_embedded_in_groups_of_bounded_size(tmp_path: Path, encoder: CornerEncoder) -> None:
-    intake = new_intake(tmp_path, encoder, pixels_at_once=3 * PIXELS)
-    files = {f"{n}": photo(40, 30, n) for n in range(7)} | {"large": photo(100, 100)}
+def test_photos_are_decoded_side_by_side_within_bounds(tmp_path: Path) -> None:
+    crowd = Crowd()
+    intake = new_intake(tmp_path, CornerEncoder(WatchedTransform(crowd.enter)), pixels_at_once=2 * PIXELS)
+    files = {f"{n}": photo(40, 30, n) for n in range(8)}
     prepared = intake.prepare([row("many", *files), row("one", "0")], Files(files))
-
-    assert sorted(len(call) for call in encoder.calls) == [1, 1, 3, 3]
-    assert [call for call in encoder.calls if sum(call) > 3 * PIXELS] == [[100 * 100]], "a larger one goes alone"
     assert len(prepared.vectors) == len(files)
+    assert crowd.peak == 2
+
+
+def test_a_larger_photo_is_decoded_alone_and_smaller_ones_do_not_pass_it() -> None:
+    budget, order = PixelBudget(100), []
+
+    def decode(name: str, pixels: int) -> None:
+        with budget.taken(pixels):
+            order.append(name)
+
+    with ThreadPoolExecutor(2) as pool:
+        with budget.taken(40):
+            large = pool.submit(decode, "large", 200)
+            assert not wait([large], timeout=0.2).done
+            small = pool.submit(decode, "small", 10)
+            assert not wait([small], timeout=0.2).done
+            order.append("first")
+        wait([large, small], timeout=20)
+    assert order == ["first", "large", "small"]
+
+
+def test_while_a_batch_is_embedded_the_next_photos_are_read_and_decoded(tmp_path: Path) -> None:
+    encoder = PatientEncoder()
+    files = {f"{n}": photo(40, 30, n) for n in range(2 * BATCH_PHOTOS)}
+    prepared = new_intake(tmp_path, encoder).prepare([row("item", *files)], Files(files))
+    assert len(prepared.vectors) == 2 * BATCH_PHOTOS
+    assert encoder.batches == [BATCH_PHOTOS, BATCH_PHOTOS]
 
 
 def test_the_images_of_an_item_keep_their_order(intake: Intake) -> None:
@@ -80,7 +152,7 @@ def test_the_images_of_an_item_keep_their_order(intake: Intake) -> None:
 def test_the_same_photo_of_many_rows_is_decoded_and_embedded_once(intake: Intake, encoder: CornerEncoder) -> None:
     prepared = intake.prepare([row(f"item{n}", "same") for n in range(20)], Files({"same": photo(40, 30)}))
     assert len(prepared.items) == 20
-    assert encoder.calls == [[PIXELS]]
+    assert encoder.batches == [1]
 
 
 def test_a_row_whose_first_photo_is_missing_costs_no_other_read_and_leaves_no_embedding(intake: Intake) -> None:
@@ -166,4 +238,4 @@ def test_embedding_what_is_missing_passes_over_photos_that_are_gone_or_changed(
     assert catalogue.embedded_images("corner", hashes) == set(hashes[3:])
     for sha256 in (gone, broken):
         assert f"Image {sha256} of the catalogue can't be embedded" in caplog.text
-    assert max(len(call) for call in encoder.calls) <= PHOTOS_AT_ONCE
+    assert sum(encoder.batches) == len(hashes) - 2

@@ -1,22 +1,23 @@
-"""Job records on a real Redis server: states, races, waiting."""
+"""Job records on a real Redis server: states, races, what comes and goes together."""
 
-import time
 from collections.abc import Callable
 from concurrent.futures import ThreadPoolExecutor
 from datetime import UTC, datetime
 from functools import partial
 from threading import Barrier
+from typing import Any
 
 import pytest
 from redis import Redis
 
 from shared.errors import BrokenImage, JobAlreadyFinished, JobNotFound
 from shared.job_record import JobRecord
-from shared.jobs import COUNTS_KEY, Jobs, job_key
-from shared.redis_client import connect_redis_for_waiting
+from shared.jobs import CALLBACKS_DUE_KEY, COUNTS_KEY, FINISHED_KEPT, FINISHED_KEY, Jobs, job_key, new_job_id
+from shared.queues import SEARCH, create_celery, queue_key
+from shared.result_cache import CacheEntry
 from shared.schemas import JobKind, JobStatus, Progress
 from shared.settings import Settings
-from tests.stack import wait_until
+from shared.task_message import TaskMessages
 
 RESULT = {"rows": 1, "imported": 1, "failed": 0, "deleted": 0, "embedded": 1}
 ERROR = BrokenImage("Truncated.", missing_bytes=5)
@@ -25,11 +26,17 @@ CALLBACK = "https://shop.example/hook"
 
 @pytest.fixture
 def jobs(redis_client: Redis, settings: Settings) -> Jobs:
-    return Jobs(redis_client, settings, connect_redis_for_waiting(settings))
+    return Jobs(redis_client, settings)
 
 
 def create(jobs: Jobs, kind: JobKind = JobKind.IMPORT, callback_url: str | None = None) -> str:
-    return jobs.create(kind, {"k": 5, "filter": {"colour": "röt"}}, callback_url=callback_url)
+    return jobs.create(kind, {"k": 5, "filter": {"colour": "röt"}}, callback_url=callback_url).id
+
+
+def ended(redis: Redis) -> list[str]:
+    """Return the ids that the stream of ended jobs has, the oldest first."""
+    entries: list[Any] = redis.xrange(FINISHED_KEY)  # type: ignore[assignment]
+    return [fields[b"id"].decode() for _, fields in entries]
 
 
 def end_attempts(jobs: Jobs, job_id: str) -> list[Callable[[], object]]:
@@ -42,15 +49,16 @@ def end_attempts(jobs: Jobs, job_id: str) -> list[Callable[[], object]]:
     return [lambda: jobs.succeed(job_id, RESULT), lambda: jobs.fail(job_id, ERROR), cancel]
 
 
-def test_a_new_job_is_queued_with_all_that_it_needs(jobs: Jobs) -> None:
+def test_a_new_job_is_queued_with_all_that_it_needs(jobs: Jobs, redis_client: Redis) -> None:
     before = datetime.now(UTC)
-    job_id = jobs.create(JobKind.SEARCH, {"k": 5}, image=b"\x00photo\xff", callback_url=CALLBACK)
-    job = jobs.get(job_id)
+    created = jobs.create(JobKind.SEARCH, {"k": 5}, image=b"\x00photo\xff", callback_url=CALLBACK)
+    job_id, job = created.id, jobs.get(created.id)
+    assert job == created, "who creates it needs not read it"
     assert (job.id, job.kind, job.status, job.parameters) == (job_id, JobKind.SEARCH, JobStatus.QUEUED, {"k": 5})
     assert (job.attempts, job.callback_url, job.deliveries) == (0, CALLBACK, [])
     assert before <= job.created_at <= datetime.now(UTC)
     assert [job.started_at, job.finished_at, job.progress, job.result, job.error] == [None] * 5
-    assert jobs.image(job_id) == b"\x00photo\xff"
+    assert redis_client.get(job_key(job_id, "image")) == b"\x00photo\xff"
     assert create(jobs) != create(jobs)
 
 
@@ -58,13 +66,29 @@ def test_a_started_job_is_running_and_counts_its_tries(jobs: Jobs) -> None:
     job_id = create(jobs)
     first = jobs.start(job_id)
     assert first is not None
-    assert (first.status, first.attempts) == (JobStatus.RUNNING, 1)
+    assert first.record == jobs.get(job_id)
+    assert (first.record.status, first.record.attempts) == (JobStatus.RUNNING, 1)
     second = jobs.start(job_id)
     assert second is not None
-    assert (second.attempts, second.started_at) == (2, first.started_at)
+    assert (second.record.attempts, second.record.started_at) == (2, first.record.started_at)
     third = jobs.start(job_id, counts_as_attempt=False)
     assert third is not None
-    assert third.attempts == 2
+    assert third.record.attempts == 2
+
+
+def test_a_started_job_comes_with_its_photo_until_it_has_ended(jobs: Jobs, redis_client: Redis) -> None:
+    photo = bytes(range(256)) * 1000
+    job_id = jobs.create(JobKind.SEARCH, {"k": 5}, image=photo).id
+    for _ in range(2):
+        started = jobs.start(job_id)
+        assert started is not None
+        assert started.image == photo
+    jobs.succeed(job_id, RESULT)
+    assert jobs.start(job_id) is None
+    assert redis_client.get(job_key(job_id, "image")) is None
+    without = jobs.start(create(jobs))
+    assert without is not None
+    assert without.image is None
 
 
 def test_a_job_ends_with_a_result_an_error_or_because_nobody_wants_it(jobs: Jobs) -> None:
@@ -99,7 +123,7 @@ def test_a_final_status_never_changes(jobs: Jobs, redis_client: Redis, first: in
     assert jobs.get(job_id) == before
     assert jobs.overdue() == []
     assert redis_client.hvals(COUNTS_KEY) == [b"1"]
-    assert redis_client.xlen(job_key(job_id, "finished")) == 1
+    assert ended(redis_client) == [job_id]
 
 
 def test_of_many_that_end_a_job_at_once_exactly_one_does(jobs: Jobs, redis_client: Redis) -> None:
@@ -121,7 +145,7 @@ def test_of_many_that_end_a_job_at_once_exactly_one_does(jobs: Jobs, redis_clien
         assert job.status is final[outcomes.index(True)]
         assert (job.result is not None) == (job.status is JobStatus.SUCCEEDED)
         assert (job.error is not None) == (job.status is JobStatus.FAILED)
-        assert redis_client.xlen(job_key(job_id, "finished")) == 1
+        assert ended(redis_client).count(job_id) == 1
         assert jobs.start(job_id) is None
     assert sum(map(int, redis_client.hvals(COUNTS_KEY))) == 25
 
@@ -138,11 +162,11 @@ def test_cancelling_twice_is_fine_and_a_finished_job_stays_finished(jobs: Jobs) 
 
 
 def test_an_unknown_job_is_not_a_waiting_one(jobs: Jobs, redis_client: Redis) -> None:
-    for ask in (jobs.get, jobs.cancel, lambda job_id: jobs.wait(job_id, 20)):
+    for ask in (jobs.get, jobs.cancel):
         with pytest.raises(JobNotFound):
             ask("nobody")
     assert jobs.start("nobody") is None
-    assert jobs.image("nobody") is None
+    assert redis_client.get(job_key("nobody", "image")) is None
     assert jobs.is_cancelled("nobody")
     assert not jobs.succeed("nobody", RESULT)
     jobs.set_progress("nobody", Progress(done=1, failed=0))
@@ -150,30 +174,75 @@ def test_an_unknown_job_is_not_a_waiting_one(jobs: Jobs, redis_client: Redis) ->
     assert redis_client.dbsize() == 0, "nothing of it comes to be"
 
 
-def test_a_forgotten_job_leaves_nothing(jobs: Jobs, redis_client: Redis) -> None:
-    jobs.forget(jobs.create(JobKind.SEARCH, {}, image=b"photo", callback_url=CALLBACK))
-    assert redis_client.dbsize() == 0
+def test_a_job_its_photo_and_its_message_are_written_in_one_transaction(
+    jobs: Jobs, redis_client: Redis, settings: Settings
+) -> None:
+    job_id = new_job_id()
+    with create_celery(settings, "test") as app:
+        message = TaskMessages(app).of("search", job_id)
+    seen: list[str] = []
+    with redis_client.monitor() as monitor:
+        jobs.create(JobKind.SEARCH, {"k": 5}, job_id=job_id, image=b"photo", message=message)
+        while "EXEC" not in seen:
+            seen.append(next(monitor.listen())["command"].partition(" ")[0])
+    assert seen[seen.index("MULTI") :] == ["MULTI", "HSET", "EXPIRE", "SET", "ZADD", "LPUSH", "EXEC"]
+    assert jobs.get(job_id).status is JobStatus.QUEUED
+    assert redis_client.lrange(queue_key(SEARCH), 0, -1) == [message.text.encode()]
 
 
-def test_waiting_ends_when_the_job_does_for_all_who_wait(jobs: Jobs, redis_client: Redis) -> None:
+def test_an_answer_that_was_known_makes_a_job_that_has_ended(jobs: Jobs, redis_client: Redis) -> None:
+    job = jobs.create_succeeded(JobKind.SEARCH, {"k": 5}, b'{"hits":[]}', callback_url=CALLBACK)
+    assert jobs.get(job.id) == job
+    assert (job.status, job.result, job.attempts) == (JobStatus.SUCCEEDED, {"hits": []}, 0)
+    assert job.started_at is None
+    assert job.finished_at == job.created_at
+    assert jobs.start(job.id) is None
+    with pytest.raises(JobAlreadyFinished):
+        jobs.cancel(job.id)
+    assert jobs.active() == []
+    assert redis_client.hgetall(COUNTS_KEY) == {b"search:succeeded": b"1"}
+    assert redis_client.zrange(CALLBACKS_DUE_KEY, 0, -1) == [job.id.encode()]
+    jobs.create_succeeded(JobKind.SEARCH, {"k": 5}, b'{"hits":[]}')
+    assert redis_client.zcard(CALLBACKS_DUE_KEY) == 1
+
+
+def test_what_a_worker_learnt_is_kept_with_the_end_of_its_job_even_if_nobody_wants_that(
+    jobs: Jobs, redis_client: Redis
+) -> None:
+    wanted, cancelled = create(jobs), create(jobs)
+    jobs.cancel(cancelled)
+    for number, job_id in enumerate((wanted, cancelled)):
+        entries = [CacheEntry(f"a{number}", b"\x00\xff", 100), CacheEntry(f"b{number}", b"", 200)]
+        assert jobs.succeed(job_id, b'{"hits":[]}', entries) is (job_id is wanted)
+        assert [redis_client.get(entry.key) for entry in entries] == [b"\x00\xff", b""]
+        assert [redis_client.ttl(entry.key) for entry in entries] == [100, 200]
+    assert jobs.get(wanted).result == {"hits": []}
+    assert jobs.get(cancelled).result is None
+
+
+def test_the_stream_of_ended_jobs_does_not_grow_for_good(jobs: Jobs, redis_client: Redis) -> None:
+    with redis_client.pipeline(transaction=False) as pipe:
+        for number in range(2 * FINISHED_KEPT):
+            pipe.xadd(FINISHED_KEY, {"id": str(number)})
+        pipe.execute()
     job_id = create(jobs)
-    with ThreadPoolExecutor(4) as pool:
-        waiting = [pool.submit(jobs.wait, job_id, 25) for _ in range(4)]
-        wait_until(lambda: redis_client.info("clients")["blocked_clients"] == 4, 20, "they block")
-        assert not any(future.done() for future in waiting)
-        start = time.monotonic()
-        jobs.succeed(job_id, RESULT)
-        assert [future.result().status for future in waiting] == [JobStatus.SUCCEEDED] * 4
-        assert time.monotonic() - start < 10
-    assert jobs.wait(job_id, 25).status is JobStatus.SUCCEEDED, "there is nothing to wait for any more"
+    jobs.succeed(job_id, RESULT)
+    assert FINISHED_KEPT <= redis_client.xlen(FINISHED_KEY) < FINISHED_KEPT * 1.1
+    assert ended(redis_client)[-1] == job_id
 
 
-@pytest.mark.parametrize("seconds", [0, 0.0001, 0.3, -1])
-def test_waiting_ends_after_its_time(jobs: Jobs, seconds: float) -> None:
+def test_several_jobs_are_read_at_once_and_those_that_are_gone_left_out(jobs: Jobs) -> None:
+    one, other = create(jobs), create(jobs, callback_url=CALLBACK)
+    assert jobs.get_many([]) == []
+    assert jobs.get_many([other, "gone", one]) == [jobs.get(other), jobs.get(one)]
+
+
+def test_scripts_that_a_restarted_server_has_forgotten_are_sent_again(jobs: Jobs, redis_client: Redis) -> None:
     job_id = create(jobs)
-    start = time.monotonic()
-    assert jobs.wait(job_id, seconds).status is JobStatus.QUEUED
-    assert seconds <= time.monotonic() - start + 0.01 < seconds + 10
+    for step in (lambda: jobs.start(job_id), lambda: jobs.succeed(job_id, RESULT)):
+        redis_client.script_flush()
+        assert step()
+    assert jobs.get(job_id).status is JobStatus.SUCCEEDED
 
 
 def test_progress_is_shown_while_the_job_runs(jobs: Jobs) -> None:

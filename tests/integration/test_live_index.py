@@ -1,14 +1,15 @@
 """The index in step with the catalogue, and items found by their images, on SQLite and PostgreSQL."""
 
-import logging
-from collections.abc import Iterable, Mapping
+from collections.abc import Callable, Iterable, Iterator, Mapping
 from concurrent.futures import ThreadPoolExecutor
+from contextlib import contextmanager
 from datetime import UTC, datetime, timedelta
-from threading import Event
+from threading import Barrier, Event
 
 import numpy as np
 import pytest
-from sqlalchemy import Engine, text
+from sqlalchemy import Engine, event, text
+from sqlalchemy.exc import SQLAlchemyError
 
 from shared.catalogue import Catalogue
 from shared.catalogue_change import ImageRef, ItemChange
@@ -57,7 +58,22 @@ def found(live: LiveIndex, catalogue: Catalogue, *queries: Vectors, k: int = 10,
     live.refresh()
     hits = live.nearest_items(np.stack(queries), k, **options)  # type: ignore[arg-type]
     owners = catalogue.hit_rows([row for row, _ in hits])
+    assert live.hits([row for row, _ in hits]) == owners
     return {owners[row][0].item_id: round(score, 4) for row, score in hits}
+
+
+@contextmanager
+def before_statements(engine: Engine, call: Callable[[str], None]) -> Iterator[None]:
+    """Call with every statement, before the database gets it."""
+
+    def listen(_connection: object, _cursor: object, statement: str, *_: object) -> None:
+        call(statement)
+
+    event.listen(engine, "before_cursor_execute", listen)
+    try:
+        yield
+    finally:
+        event.remove(engine, "before_cursor_execute", listen)
 
 
 def test_what_was_committed_is_found_and_what_was_deleted_is_gone(catalogue: Catalogue, live: LiveIndex) -> None:
@@ -177,26 +193,19 @@ def test_items_are_ranked_as_an_explicit_loop_ranks_them(catalogue: Catalogue, l
         np.testing.assert_allclose(list(hits.values()), [best[name] for name in expected], atol=1e-4)
 
 
-def test_it_follows_by_itself_and_goes_on_after_the_database_was_away(
-    catalogue: Catalogue, live: LiveIndex, engine: Engine, caplog: pytest.LogCaptureFixture
-) -> None:
-    caplog.set_level(logging.WARNING)
-    stopped = Event()
-    thread = live.follow(0.02, stopped)
-    try:
-        put(catalogue, {"a": [at(0.9)]})
-        wait_until(lambda: len(live.index) == 1, 2, "a new item is found")
-        with engine.begin() as connection:
-            connection.execute(text("ALTER TABLE catalogue_state RENAME TO away"))
-        wait_until(lambda: "can't follow the catalogue" in caplog.text, 20, "it notices")
-        with engine.begin() as connection:
-            connection.execute(text("ALTER TABLE away RENAME TO catalogue_state"))
-        delete(catalogue, "a")
-        wait_until(lambda: len(live.index) == 0, 20, "it goes on")
-    finally:
-        stopped.set()
-        thread.join(20)
-    assert not thread.is_alive()
+def test_it_goes_on_after_the_database_was_away(catalogue: Catalogue, live: LiveIndex, engine: Engine) -> None:
+    put(catalogue, {"a": [at(0.9)]})
+    live.refresh()
+    with engine.begin() as connection:
+        connection.execute(text("ALTER TABLE catalogue_state RENAME TO away"))
+    with pytest.raises(SQLAlchemyError):
+        live.refresh()
+    assert len(live) == 1
+    with engine.begin() as connection:
+        connection.execute(text("ALTER TABLE away RENAME TO catalogue_state"))
+    delete(catalogue, "a")
+    live.refresh()
+    assert len(live) == 0
 
 
 def test_threads_that_refresh_while_others_write_and_search_end_with_the_catalogue(
@@ -224,3 +233,99 @@ def test_threads_that_refresh_while_others_write_and_search_end_with_the_catalog
     expected = LiveIndex(catalogue, FlatIndex(DIM), ENCODER)
     assert found(live, catalogue, X, k=50) == found(expected, catalogue, X, k=50)
     assert len(live.index) == len(expected.index) > 10
+
+
+def test_what_is_found_while_the_index_catches_up_with_a_purge_lacks_nothing_that_is_there(
+    catalogue: Catalogue, live: LiveIndex, engine: Engine
+) -> None:
+    put(catalogue, {"a": [at(0.9)], "b": [at(0.5)], "c": [at(0.1)]})
+    assert len(found(live, catalogue, X)) == 3
+    delete(catalogue, "a")
+    with catalogue.change() as change:
+        assert change.purge_tombstones(datetime.now(UTC) + timedelta(hours=1)) == 1
+    meanwhile: list[int] = []
+    with before_statements(engine, lambda _: meanwhile.append(len(live.nearest_items(X[None], 9)))):
+        live.refresh()
+    assert len(meanwhile) > 1
+    assert min(meanwhile) == 2
+    assert found(live, catalogue, X) == {"b": 0.5, "c": 0.1}
+
+
+def test_threads_that_refresh_together_share_one_reading_that_begins_after_they_asked(
+    catalogue: Catalogue, live: LiveIndex, engine: Engine
+) -> None:
+    gate, readings = Event(), 0
+
+    def wait_at_gate(statement: str) -> None:
+        nonlocal readings
+        if "purged_seq" in statement:
+            readings += 1
+            assert gate.wait(20)
+
+    with ThreadPoolExecutor(16) as pool, before_statements(engine, wait_at_gate):
+        first = pool.submit(live.refresh)
+        wait_until(lambda: readings == 1, 20, "the first one reads")
+        others = [pool.submit(live.refresh) for _ in range(15)]
+        wait_until(lambda: all(future.running() for future in others), 20, "all have asked")
+        gate.set()
+        assert [future.result(20) for future in [first, *others]] == [0] * 16
+    assert 2 <= readings <= 3  # a thread may have come to ask only after the second had begun
+
+
+def test_every_search_of_many_threads_sees_what_was_committed_before_it_began(
+    catalogue: Catalogue, live: LiveIndex
+) -> None:
+    threads, rounds = 8, 4
+    together = Barrier(threads)
+
+    def write_and_search(thread: int) -> None:
+        for number in range(rounds):
+            name = f"t{thread}r{number}"
+            mine = at(0.01 + (thread * rounds + number) / 100)
+            together.wait(30)
+            put(catalogue, {name: [mine]})
+            seq = catalogue.state().seq
+            assert live.refresh() >= seq
+            row, score = live.nearest_items(mine[None], 1)[0]
+            assert score > 0.99999
+            assert live.hits([row])[row][0].item_id == name
+            delete(catalogue, name)
+            live.refresh()
+            assert row not in [other for other, _ in live.nearest_items(mine[None], 50)]
+
+    with ThreadPoolExecutor(threads) as pool:
+        for future in [pool.submit(write_and_search, thread) for thread in range(threads)]:
+            future.result(100)
+    assert len(live) == 0
+
+
+def test_hits_tell_what_is_committed_and_are_read_once(catalogue: Catalogue, live: LiveIndex, engine: Engine) -> None:
+    put(catalogue, {"a": [at(0.9)], "b": [at(0.5)]}, title="old")
+    live.refresh()
+    rows = [row for row, _ in live.nearest_items(X[None], 2)]
+    assert [live.hits(rows)[row][0].title for row in rows] == ["old", "old"]
+    statements: list[str] = []
+    with before_statements(engine, statements.append):
+        assert [live.hits(rows)[row][1] for row in rows] == [catalogue.hit_rows(rows)[row][1] for row in rows]
+    assert len(statements) == 2  # what the catalogue itself was asked here
+    with catalogue.change() as change:
+        change.put([ItemChange("a", "new", {"colour": "red"}, None)])
+    live.refresh()
+    changed, same = (live.hits(rows)[row][0] for row in rows)
+    assert (changed.title, changed.attributes, same.title) == ("new", {"colour": "red"}, "old")
+    with catalogue.change() as change:
+        change.put([ItemChange("a", "new", {"colour": "blue"}, None)])
+    delete(catalogue, "b")
+    live.refresh()
+    assert live.hits(rows).keys() == {rows[0]}
+    assert live.hits(rows)[rows[0]][0].attributes == {"colour": "blue"}
+
+
+def test_a_refresh_learns_of_another_release(catalogue: Catalogue, live: LiveIndex) -> None:
+    live.refresh()
+    assert live.release_id is None
+    for name in ("one", "two"):
+        with catalogue.change() as change:
+            change.activate(name, ENCODER, {})
+        live.refresh()
+        assert live.release_id == name

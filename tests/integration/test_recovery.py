@@ -24,8 +24,11 @@ from worker.callbacks import dispatch_callbacks
 from worker.recovery import recover_jobs
 
 IMPORT = {"mode": "upsert", "path": "products.csv"}
+URL = "https://shop.example/a.jpg"
 ITEM: dict[str, Any] = {"item_id": "a", "uploads": [], "image_urls": None, "title": "", "attributes": {}}
+ITEM_BY_URL = {**ITEM, "image_urls": [URL]}
 SEARCH_OF_AN_ITEM = {"source": {"item_id": "a"}, "k": 5}
+SEARCH_BY_URL = {"source": {"image_url": URL}, "k": 5}
 KINDS = (JobKind.SEARCH, JobKind.IMPORT)
 CALLBACK = "https://shop.example/hook"
 
@@ -67,7 +70,7 @@ def all_waiting(redis: Redis) -> dict[str, list[tuple[Any, ...]]]:
 
 def overdue(jobs: Jobs, kind: JobKind, parameters: dict[str, Any], tries: int = 0, **options: Any) -> str:
     """Create a job that `tries` workers began, and whose lease has run out."""
-    job_id = jobs.create(kind, parameters, **options)
+    job_id = jobs.create(kind, parameters, **options).id
     for _ in range(tries):
         jobs.start(job_id, counts_as_attempt="mode" not in parameters)
     jobs.renew(job_id, seconds=-1)
@@ -94,7 +97,7 @@ def test_every_task_of_the_workers_has_a_queue_and_every_queue_has_tasks() -> No
 
 def test_jobs_in_hand_and_jobs_that_just_came_are_left_alone(jobs: Jobs, recover: Any, redis_client: Redis) -> None:
     jobs.create(JobKind.SEARCH, SEARCH_OF_AN_ITEM)
-    jobs.start(jobs.create(JobKind.IMPORT, IMPORT))
+    jobs.start(jobs.create(JobKind.IMPORT, IMPORT).id)
     recover()
     assert all_waiting(redis_client) == {}
 
@@ -103,10 +106,12 @@ def test_jobs_in_hand_and_jobs_that_just_came_are_left_alone(jobs: Jobs, recover
     ("kind", "parameters", "queue", "task"),
     [
         (JobKind.SEARCH, SEARCH_OF_AN_ITEM, SEARCH, "search"),
+        (JobKind.SEARCH, SEARCH_BY_URL, SEARCH, "search_by_url"),
         (JobKind.IMPORT, ITEM, SEARCH, "write_item"),
+        (JobKind.IMPORT, ITEM_BY_URL, SEARCH, "write_item_by_url"),
         (JobKind.IMPORT, IMPORT, BULK, "plan_import"),
     ],
-    ids=["search", "item", "import"],
+    ids=["search", "search by url", "item", "item by url", "import"],
 )
 @pytest.mark.parametrize("tries", [0, 1], ids=["queued", "running"])
 def test_a_job_that_stands_still_is_sent_again_once(
@@ -201,7 +206,7 @@ def test_a_search_that_nobody_waits_for_any_more_fails_with_deadline_exceeded(
     error = jobs.get(job_id).error
     assert error is not None
     assert error["code"] == "deadline_exceeded"
-    assert jobs.image(job_id) is None
+    assert redis_client.get(job_key(job_id, "image")) is None
     assert all_waiting(redis_client) == {SEARCH: [("write_item", item)]}, "an item that was sent is still wanted"
 
 
@@ -232,7 +237,7 @@ def test_a_job_that_could_not_be_sent_again_stays_watched(
 def test_callbacks_that_are_due_are_sent_once(
     jobs: Jobs, tasks: TaskSender, redis_client: Redis, settings: Settings
 ) -> None:
-    due = jobs.create(JobKind.SEARCH, SEARCH_OF_AN_ITEM, callback_url=CALLBACK)
+    due = jobs.create(JobKind.SEARCH, SEARCH_OF_AN_ITEM, callback_url=CALLBACK).id
     jobs.create(JobKind.SEARCH, SEARCH_OF_AN_ITEM, callback_url=CALLBACK)
     jobs.cancel(due)
     assert dispatch_callbacks(jobs, tasks, settings) == 1

@@ -54,7 +54,7 @@ def test_the_photos_of_an_item_whose_job_was_cancelled_do_not_stay_in_the_store(
         "image_urls": None,
         "uploads": ["uploads/one/0"],
     }
-    job_id = jobs.create(JobKind.IMPORT, parameters)
+    job_id = jobs.create(JobKind.IMPORT, parameters).id
     jobs.cancel(job_id)
 
     done = run(settings, "-c", f"from worker.app import app; app.tasks['write_item']('{job_id}')")

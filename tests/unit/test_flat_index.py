@@ -1,7 +1,9 @@
 """The contract of VectorIndex, kept by every implementation; numpy's brute force is one, and the oracle of all."""
 
+import tempfile
 from collections.abc import Callable
 from concurrent.futures import ThreadPoolExecutor
+from pathlib import Path
 from threading import Event
 
 import numpy as np
@@ -10,7 +12,8 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from worker.index import Neighbours, VectorIndex
-from worker.index.flat_index import FlatIndex
+from worker.index.flat_index import MATRIX_PRODUCT_QUERIES, FlatIndex
+from worker.index.segmented_index import SegmentedIndex
 from worker.index.vector_index import Rows, Vectors, check_vectors
 
 DIM = 8
@@ -22,6 +25,10 @@ class BruteForce:
     def __init__(self, dim: int) -> None:
         self.dim = dim
         self._vectors: dict[int, Vectors] = {}
+
+    @property
+    def rows(self) -> Rows:
+        return np.array(list(self._vectors), dtype=np.int64)
 
     def __len__(self) -> int:
         return len(self._vectors)
@@ -37,6 +44,11 @@ class BruteForce:
         self._vectors = {row: vector for row, vector in self._vectors.items() if row not in gone}
         return len(gone)
 
+    def vectors(self, rows: Rows) -> tuple[Rows, Vectors]:
+        known = sorted(set(rows.tolist()) & self._vectors.keys())
+        found = np.array([self._vectors[row] for row in known], dtype=np.float32).reshape(-1, self.dim)
+        return np.array(known, dtype=np.int64), found
+
     def search(self, queries: Vectors, k: int, allowed: Rows | None = None) -> Neighbours:
         check_vectors(queries, self.dim)
         if k < 1:
@@ -50,7 +62,36 @@ class BruteForce:
         return Neighbours(np.take_along_axis(scores, order, axis=1), rows[order])
 
 
-@pytest.fixture(params=[FlatIndex, BruteForce], ids=lambda kind: kind.__name__)
+class Segmented(SegmentedIndex):
+    """All rows in the delta."""
+
+    def __init__(self, dim: int) -> None:
+        super().__init__(FlatIndex(dim), FlatIndex(dim))
+
+
+class Rebased(Segmented):
+    """All rows in a base that is mapped from a file, whose removed rows are tombstones; half of the adding is delta."""
+
+    def add(self, rows: Rows, vectors: Vectors) -> None:
+        half = len(rows) // 2
+        super().add(rows[:half], vectors[:half])
+        if len(rows) == len(vectors):
+            self.rebase(mapped(*self.vectors(self.rows)), FlatIndex(self.dim))
+        super().add(rows[half:], vectors[half:])
+
+
+def mapped(rows: Rows, vectors: Vectors) -> FlatIndex:
+    index = FlatIndex(vectors.shape[1])
+    index.add(rows, vectors)
+    with tempfile.TemporaryDirectory() as folder:
+        index.save(Path(folder) / "index")
+        return FlatIndex.mapped(Path(folder) / "index", index.rows)
+
+
+KINDS: list[Callable[[int], VectorIndex]] = [FlatIndex, Segmented, Rebased, BruteForce]
+
+
+@pytest.fixture(params=KINDS, ids=lambda kind: kind.__name__)
 def create(request: pytest.FixtureRequest) -> Callable[[int], VectorIndex]:
     kind: Callable[[int], VectorIndex] = request.param
     return kind
@@ -96,13 +137,15 @@ def test_it_finds_what_brute_force_finds(create: Callable[[int], VectorIndex]) -
 def test_it_finds_what_brute_force_finds_after_any_change(
     count: int, k: int, allowed: list[int] | None, removed: list[int]
 ) -> None:
-    index, oracle = FlatIndex(DIM), BruteForce(DIM)
-    filter_ids = None if allowed is None else ids(*allowed)
-    for either in (index, oracle):
-        either.add(np.arange(count, dtype=np.int64), unit(count))
-    assert index.remove(ids(*set(removed))) == oracle.remove(ids(*removed))
-    assert len(index) == len(oracle)
-    assert_equal(index.search(unit(3, seed=2), k, filter_ids), oracle.search(unit(3, seed=2), k, filter_ids))
+    oracle, filter_ids = BruteForce(DIM), None if allowed is None else ids(*allowed)
+    oracle.add(np.arange(count, dtype=np.int64), unit(count))
+    gone = oracle.remove(ids(*removed))
+    for index in (FlatIndex(DIM), Segmented(DIM), Rebased(DIM)):
+        index.add(np.arange(count, dtype=np.int64), unit(count))
+        assert index.remove(ids(*set(removed))) == gone
+        assert len(index) == len(oracle)
+        assert sorted(index.rows.tolist()) == sorted(oracle.rows.tolist())
+        assert_equal(index.search(unit(3, seed=2), k, filter_ids), oracle.search(unit(3, seed=2), k, filter_ids))
 
 
 def test_k_may_exceed_the_number_of_rows(create: Callable[[int], VectorIndex]) -> None:
@@ -238,3 +281,43 @@ def test_threads_may_search_while_others_change_the_index(create: Callable[[int]
         changing.result()
         assert min(future.result() for future in searching) > 0
     assert_equal(index.search(queries, 5), filled(BruteForce(DIM), 200, first=0).search(queries, 5))
+
+
+def test_equal_scores_come_in_the_order_of_their_rows_also_where_k_cuts_them_off(
+    create: Callable[[int], VectorIndex],
+) -> None:
+    index, oracle, queries = filled(create(DIM)), filled(BruteForce(DIM)), unit(6, seed=1)
+    same = np.random.default_rng(0).permutation(400).astype(np.int64)
+    for either in (index, oracle):
+        either.add(same, np.repeat(queries[:1], 400, axis=0))
+    assert index.search(queries[:1], 5).rows.tolist() == [[0, 1, 2, 3, 4]]
+    for k in (1, 100, 399, 401):
+        assert_equal(index.search(queries, k), oracle.search(queries, k))
+    some = ids(17, 350, 4, 1003, 60)
+    assert_equal(index.search(queries, 2, some), oracle.search(queries, 2, some))
+
+
+@pytest.mark.parametrize("kind", [FlatIndex, Segmented, Rebased])
+def test_a_query_finds_the_same_alone_and_among_others_bit_by_bit(kind: Callable[[int], VectorIndex]) -> None:
+    """Products of matrices round otherwise than products of vectors; nobody may see which one it was."""
+    dim, count = 640, 12
+    assert count > MATRIX_PRODUCT_QUERIES
+    index, queries = kind(dim), unit(count, seed=1, dim=dim)
+    index.add(np.arange(3000, dtype=np.int64), unit(3000, dim=dim))
+    together = index.search(queries, 20)
+    for number in range(count):
+        alone = index.search(queries[number : number + 1], 20)
+        np.testing.assert_array_equal(together.rows[number], alone.rows[0])
+        np.testing.assert_array_equal(together.scores[number], alone.scores[0])
+
+
+def test_rows_and_their_vectors_can_be_read_back(create: Callable[[int], VectorIndex]) -> None:
+    index, vectors = filled(create(DIM), 6), unit(6)
+    index.remove(ids(1002))
+    assert sorted(index.rows.tolist()) == [1000, 1001, 1003, 1004, 1005]
+    rows, found = index.vectors(ids(1005, 1002, 3, 1000))
+    assert dict(zip(rows.tolist(), found.tolist(), strict=True)) == {
+        1000: vectors[0].tolist(),
+        1005: vectors[5].tolist(),
+    }
+    assert [part.shape for part in index.vectors(ids())] == [(0,), (0, DIM)]

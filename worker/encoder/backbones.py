@@ -4,13 +4,15 @@ import hashlib
 from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
-from worker.encoder.encoder import Encoder, EncoderUnavailable
+from worker.encoder.encoder import EncoderUnavailable
 from worker.encoder.transform import Transform
 
 if TYPE_CHECKING:
     import torch
+
+    from worker.encoder.torch_encoder import TorchEncoder
 
 WEIGHTS_SETTING = "LOOKALIKE_ENCODER_WEIGHTS_PATH"
 
@@ -27,6 +29,7 @@ class Backbone:
         build: makes the network with random weights.
         own_weights: gives the file of its ImageNet weights, fetching it first where that is needed.
         by_order: whether the file of its own weights names parameters otherwise, in the same order.
+        exact_convolutions: how many of the first stay in float32 when it is quantised.
     """
 
     dim: int
@@ -34,12 +37,13 @@ class Backbone:
     build: "Callable[[], torch.nn.Module]"
     own_weights: Callable[[], Path]
     by_order: bool = False
+    exact_convolutions: int = 0
 
 
 def load_encoder(
     name: str, weights_path: Path | None = None, threads: int = 1, transform: Transform | None = None
-) -> Encoder:
-    """Load a backbone with its weights, ready to encode.
+) -> "TorchEncoder":
+    """Load a backbone with its weights into PyTorch in float32, ready to encode: the reference for every other runtime.
 
     Args:
         name: one of BACKBONES.
@@ -61,7 +65,32 @@ def load_encoder(
     torch.set_num_threads(threads)
     model = backbone.build()
     fill(model, read_weights(path), path, by_order=backbone.by_order)
-    return TorchEncoder(identity, backbone.dim, model, transform or backbone.transform)
+    manifest = {
+        "id": identity,
+        "base_id": identity,
+        "backbone": name,
+        "runtime": "torch",
+        "dim": backbone.dim,
+        "transform": (transform or backbone.transform).to_dict(),
+    }
+    return TorchEncoder(manifest, model)
+
+
+def open_torch_encoder(manifest: dict[str, Any], weights_path: Path, threads: int) -> "TorchEncoder":
+    """Open what was saved of a torch encoder: its manifest, and its weights under the network's own names.
+
+    Raises:
+        EncoderUnavailable: if the backbone is unknown or the weights don't fit.
+    """
+    import torch
+
+    from worker.encoder.torch_encoder import TorchEncoder
+    from worker.encoder.weights import fill, read_weights
+
+    torch.set_num_threads(threads)
+    model = _backbone(manifest["backbone"]).build()
+    fill(model, read_weights(weights_path), weights_path, by_order=False)
+    return TorchEncoder(manifest, model, dtype=torch.bfloat16 if manifest.get("dtype") == "bfloat16" else torch.float32)
 
 
 def encoder_id(name: str, weights_path: Path | None = None, transform: Transform | None = None) -> str:
@@ -151,6 +180,8 @@ BACKBONES: dict[str, Backbone] = {
         build=_build_lite0,
         own_weights=_lite0_weights,
         by_order=True,
+        # Mean cosine of int8 with float32 on val: 0.988 with none, 0.995 with one, 0.998 with two and with three.
+        exact_convolutions=2,
     ),
     "resnet50": Backbone(
         dim=2048,

@@ -7,12 +7,20 @@ release's manifest, so that what is served is what was measured.
 import json
 from collections.abc import Sequence
 from dataclasses import asdict, dataclass
+from math import ceil, floor
 from typing import Any, Literal, get_args
 
 import numpy as np
 from PIL import Image
 
 Interpolation = Literal["bilinear", "bicubic", "lanczos"]
+
+Box = tuple[int, int, int, int]
+"""Left, top, right, bottom, in pixels."""
+
+_ENOUGH = 2.5
+"""How many pixels a reduced image keeps for each that it is scaled to: a JPEG decoder reduces more crudely than the
+transform's filter. Smallest cosine with the unreduced image at 1.5: 0.994, at 2: 0.9989, at 2.5: 0.9993."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -59,12 +67,53 @@ class Transform:
         Raises:
             ValueError: if an image is not RGB.
         """
-        batch = np.empty((len(images), self.size, self.size, 3), dtype=np.float32)
+        batch = np.empty((len(images), self.size, self.size, 3), dtype=np.uint8)
         for row, image in zip(batch, images, strict=True):
-            row[:] = self._pixels(image)
-        batch -= np.array([255 * mean for mean in self.mean], dtype=np.float32)
-        batch /= np.array([255 * std for std in self.std], dtype=np.float32)
+            row[:] = self.pixels(image)
+        return self.normalise(batch)
+
+    def pixels(self, image: Image.Image, box: Box | None = None, reduction: int = 1) -> np.ndarray:
+        """Turn an image into all that a network sees of it, before normalisation. Releases the GIL while it scales.
+
+        Args:
+            image: RGB, any size. Not modified.
+            box: part of the image to look at, in pixels of the unreduced image; None means all.
+            reduction: how many times smaller than the original the image is; it divides the original's sides.
+
+        Returns:
+            uint8 (size, size, 3).
+
+        Raises:
+            ValueError: if the image is not RGB.
+        """
+        if image.mode != "RGB":
+            raise ValueError(f"an image must be RGB, but is {image.mode}; decode it with worker.decode")
+        edge = (self.resize - self.size) // 2
+        return np.asarray(self._square(image, box, reduction))[edge : edge + self.size, edge : edge + self.size]
+
+    def normalise(self, pixels: np.ndarray) -> np.ndarray:
+        """Scale pixels to [0, 1] and normalise each channel.
+
+        Args:
+            pixels: uint8 (n, size, size, 3). Not modified.
+
+        Returns:
+            float32 (n, 3, size, size). A view with the channels last in memory, which is the layout that
+            convolutions on a CPU are fastest with.
+        """
+        mean, std = self.levels()
+        batch = pixels.astype(np.float32)
+        batch -= mean
+        batch /= std
         return batch.transpose(0, 3, 1, 2)
+
+    def levels(self) -> tuple[np.ndarray, np.ndarray]:
+        """Return mean and std as levels of 0..255, float32 (3,) each: normalised = (level - mean) / std."""
+        return np.array([255 * m for m in self.mean], np.float32), np.array([255 * s for s in self.std], np.float32)
+
+    def reduction(self, size: tuple[int, int]) -> int:
+        """Return how many times smaller an image of that size may be, at most, and still look the same; >= 1."""
+        return max(1, int(self._side(size) / (_ENOUGH * self.resize)))
 
     def to_dict(self) -> dict[str, Any]:
         """Return the parameters as JSON values, for a manifest."""
@@ -84,29 +133,33 @@ class Transform:
         """Return the parameters as canonical JSON: equal transforms give equal text."""
         return json.dumps(self.to_dict(), sort_keys=True, separators=(",", ":"))
 
-    def _pixels(self, image: Image.Image) -> np.ndarray:
-        """Return uint8 (size, size, 3)."""
-        if image.mode != "RGB":
-            raise ValueError(f"an image must be RGB, but is {image.mode}; decode it with worker.decode")
-        edge = (self.resize - self.size) // 2
-        return np.asarray(self._square(image))[edge : edge + self.size, edge : edge + self.size]
+    def _side(self, size: tuple[int, int]) -> int:
+        """Return the side of the square that an image of that size becomes, in the image's pixels."""
+        return max(min(size), round(max(size) * (1 - self.trim)))
 
-    def _square(self, image: Image.Image) -> Image.Image:
+    def _square(self, image: Image.Image, box: Box | None, reduction: int) -> Image.Image:
         """Return the image as a square of side `resize`."""
-        short, long = sorted(image.size)
-        side = max(short, round(long * (1 - self.trim)))
-        width, height = min(image.width, side), min(image.height, side)
-        left, top = (image.width - width) // 2, (image.height - height) // 2
+        left, top, right, bottom = box or (0, 0, image.width * reduction, image.height * reduction)
+        side = self._side((right - left, bottom - top))
+        width, height = min(right - left, side), min(bottom - top, side)
+        left, top = left + (right - left - width) // 2, top + (bottom - top - height) // 2
         # Scaled before it is padded: the square around a photo of 1 x 1,000,000 pixels would not fit into memory.
-        scaled = image.crop((left, top, left + width, top + height)).resize(
-            (max(1, round(self.resize * width / side)), max(1, round(self.resize * height / side))),
-            Image.Resampling[self.interpolation.upper()],
-        )
+        size = (max(1, round(self.resize * width / side)), max(1, round(self.resize * height / side)))
+        scaled = self._scaled(image, (left, top, left + width, top + height), reduction, size)
         if width == height:
             return scaled
         square = Image.new("RGB", (self.resize, self.resize), _border_colour(scaled))
         square.paste(scaled, ((self.resize - scaled.width) // 2, (self.resize - scaled.height) // 2))
         return square
+
+    def _scaled(self, image: Image.Image, box: Box, reduction: int, size: tuple[int, int]) -> Image.Image:
+        """Cut a box, in pixels of the unreduced image, out of an image and bring it to `size`."""
+        left, top, right, bottom = (edge / reduction for edge in box)
+        # Cut first: the filter of `resize` would reach beyond its box into what is not to be seen.
+        first = floor(left), floor(top)
+        cut = image.crop((*first, ceil(right), ceil(bottom)))
+        inner = (left - first[0], top - first[1], right - first[0], bottom - first[1])
+        return cut.resize(size, Image.Resampling[self.interpolation.upper()], inner)
 
 
 def _border_colour(image: Image.Image) -> tuple[int, int, int]:

@@ -1,4 +1,6 @@
-"""Reading catalogue files: from bytes to checked rows, one at a time.
+"""Catalogue files: from bytes to checked rows, and from rows to committed items.
+
+Reading, one row at a time:
 
     formats      is it CSV, NDJSON, Parquet or a ZIP?          detect_format
     archive      a ZIP that nobody needs to trust               open_archive -> Archive
@@ -10,6 +12,15 @@
       rows                                                      Record -> CatalogueRow, or RejectedRow with its reason
     attributes   one type for each attribute                    infer_types, convert_rows
     images       the photo that a row names                     ImageSource
+
+Importing, some rows at a time:
+
+    run          plan, chunks, end                              ImportRunner
+    plan         what chunks there are and what became of them  plan_import, Chunks
+    sources      the file and the photos that a job names       open_import
+    intake       rows with photos to a change of the catalogue  Intake
+      photo_line  photos side by side: read, decode, embed      PhotoLine
+      photo_work  the single steps                              PhotoWork
 
 What is wrong with the file as a whole raises InvalidImport, before the first row where that can be known by then.
 What is wrong with one row is a RejectedRow among the others and never stops the rest. Memory does not grow with the

@@ -1,7 +1,10 @@
 """Where the photos that rows name come from."""
 
+import errno
+import os
 import posixpath
 import re
+import stat
 from collections.abc import Callable
 from pathlib import Path
 from typing import Protocol
@@ -40,7 +43,7 @@ class UrlImages:
 
     def read(self, reference: str) -> bytes:
         """Fetch the URL; see ImageSource."""
-        if _HTTP.match(reference):
+        if is_url(reference):
             return self._fetch(reference)
         if _OTHER_SCHEME.match(reference):
             raise UrlRefused(f"The image {reference[:200]!r} is neither an http(s) URL nor a relative path.")
@@ -78,14 +81,19 @@ class FolderImages(UrlImages):
         self._root = root
         self._folder = folder
         self._max_bytes = max_bytes
+        self._resolved: dict[str, str] = {}
 
     def _read_file(self, path: str) -> bytes:
-        file = resolve_below(self._root, posixpath.join(self._folder, normalise_relative(path)))
+        folder, _, name = posixpath.join(self._folder, normalise_relative(path)).rpartition("/")
         try:
-            if not file.is_file():  # neither a folder nor a pipe, which would block
-                raise FileNotFoundError("no such file")
-            with file.open("rb") as opened:
-                content = opened.read(self._max_bytes + 1)
+            descriptor = self._open(folder, name)
+            try:
+                found = os.fstat(descriptor)
+                if not stat.S_ISREG(found.st_mode):
+                    raise FileNotFoundError("no such file")
+                content = os.read(descriptor, min(found.st_size, self._max_bytes) + 1)
+            finally:
+                os.close(descriptor)
         except OSError as error:
             reason = error.strerror or error
             raise ImageMissing(
@@ -96,3 +104,22 @@ class FolderImages(UrlImages):
                 f"The image {path[:200]!r} has more than {self._max_bytes:,} bytes. Send a smaller version."
             )
         return content
+
+    def _open(self, folder: str, name: str) -> int:
+        """Open a file below the root; a pipe too, but without waiting for who writes to it."""
+        resolved = self._resolved.get(folder)
+        if resolved is None:
+            # Once for all files of a folder: to follow each path anew takes three times as long as to read its file.
+            resolved = str(resolve_below(self._root, folder) if folder else self._root.resolve())
+            self._resolved[folder] = resolved
+        try:
+            return os.open(f"{resolved}/{name}", os.O_RDONLY | os.O_NONBLOCK | os.O_NOFOLLOW)
+        except OSError as error:
+            if error.errno != errno.ELOOP:
+                raise
+        return os.open(resolve_below(self._root, f"{folder}/{name}".lstrip("/")), os.O_RDONLY | os.O_NONBLOCK)
+
+
+def is_url(reference: str) -> bool:
+    """Tell whether a reference names a photo that must be fetched."""
+    return _HTTP.match(reference) is not None

@@ -3,7 +3,6 @@
 import json
 from collections.abc import Iterable, Iterator
 from dataclasses import asdict, dataclass
-from itertools import islice
 
 from sqlalchemy import case, func, select
 from sqlalchemy.orm import Session
@@ -49,7 +48,7 @@ def plan_import(reader: CatalogueReader, job_id: str, chunk_rows: int, catalogue
     sizes: list[int] = []
     bad_rows = _BadRows(catalogue, job_id)
     good = bad_rows.left_out_of(convert_rows(reader, types))
-    while chunk := list(islice(good, chunk_rows)):
+    for chunk in _cut(good, chunk_rows):
         with store.writing(chunk_key(job_id, len(sizes))) as file:
             file.writelines(json.dumps(asdict(row), separators=(",", ":")).encode() + b"\n" for row in chunk)
         sizes.append(len(chunk))
@@ -61,6 +60,21 @@ def plan_import(reader: CatalogueReader, job_id: str, chunk_rows: int, catalogue
             ImportChunkRow,
             [{"job_id": job_id, "number": number, "rows": size, **counters} for number, size in enumerate(sizes)],
         )
+
+
+def _cut(rows: Iterable[CatalogueRow], most: int) -> Iterator[list[CatalogueRow]]:
+    """Cut rows in chunks of so many at most, each of which ends with the row that brings it as many photos."""
+    chunk: list[CatalogueRow] = []
+    photos = 0
+    for row in rows:
+        chunk.append(row)
+        photos += len(row.images)
+        # Photos by URL of slow hosts: a chunk must end long before its lease does.
+        if len(chunk) == most or photos >= most:
+            yield chunk
+            chunk, photos = [], 0
+    if chunk:
+        yield chunk
 
 
 class _BadRows:

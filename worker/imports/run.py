@@ -1,7 +1,7 @@
 """Running an import: plan, chunks, end. Every step may run twice, on any worker, and counts once."""
 
 import logging
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from datetime import UTC, datetime
 
@@ -32,7 +32,7 @@ class ImportRunner:
     catalogue: Catalogue
     store: Store
     fetcher: GuardedFetcher
-    intake: Intake
+    intake: Callable[[], Intake]
     tasks: TaskSender
 
     def plan(self, job: JobRecord) -> None:
@@ -68,11 +68,12 @@ class ImportRunner:
                 self._write(job, number, Prepared(rejected=[(row, lost) for row in rows]))
             else:
                 with open_import(job.parameters, self.settings, self.store, self.fetcher) as opened:
-                    prepared = self.intake.prepare(rows, opened.images)
-                self._write(job, number, prepared)
+                    intake = self.intake()  # another one when another release has become active
+                    prepared = intake.prepare(rows, opened.images)
+                self._write(job, number, prepared, intake.encoder_id)
         self.report(job)
 
-    def _write(self, job: JobRecord, number: int, prepared: Prepared) -> None:
+    def _write(self, job: JobRecord, number: int, prepared: Prepared, encoder_id: str | None = None) -> None:
         """Commit items, embeddings, errors and the chunk's end together, unless another worker was faster."""
         with self.catalogue.change() as change:
             chunk = change.session.get(ImportChunkRow, (job.id, number))
@@ -80,7 +81,8 @@ class ImportRunner:
                 return
             items, rejected = _fitting(prepared, change.attribute_types())
             chunk.is_done, chunk.imported, chunk.embedded = True, len(items), len(prepared.vectors)
-            change.add_embeddings(self.intake.encoder_id, prepared.vectors)
+            if encoder_id is not None:
+                change.add_embeddings(encoder_id, prepared.vectors)
             change.put(items, as_of=job.created_at)
             record_errors(change, job.id, rejected)
 

@@ -1,0 +1,158 @@
+import asyncio
+import json
+from pathlib import Path
+
+import numpy as np
+import pytest
+
+from benchmarks.serving.__main__ import empty
+from benchmarks.serving.figures import GOALS, Goal, all_figures
+from benchmarks.serving.http import Connection
+from benchmarks.serving.load import BOUNDARY, LoadPlan, build_request
+from benchmarks.serving.profile import category, sample_shares
+from benchmarks.serving.statistics import latencies, median_of, name_value_lines
+from benchmarks.serving.weights import stand_in_weights
+
+
+def test_the_median_of_repetitions_is_taken_number_by_number_at_any_depth() -> None:
+    repetitions = [
+        {"rate": 1.0, "variant": "batch 8", "cpu_ms": {"web": 5.0}},
+        {"rate": 9.0, "variant": "batch 8", "cpu_ms": {"web": 1.0}},
+        {"rate": 2.0, "variant": "batch 8", "cpu_ms": {"web": 3.0}},
+    ]
+    assert median_of(repetitions) == {"rate": 2.0, "variant": "batch 8", "cpu_ms": {"web": 3.0}}
+
+
+def test_a_count_that_most_repetitions_lack_has_the_median_zero() -> None:
+    assert median_of([{"from": {"engine": 4}}, {"from": {}}, {"from": {}}]) == {"from": {"engine": 0}}
+
+
+def test_latencies_are_by_nearest_rank_and_nothing_gives_zeros() -> None:
+    assert latencies([float(value) for value in range(1, 101)]) == {"p50": 50.5, "p95": 95, "p99": 99, "mean": 50.5}
+    assert set(latencies([]).values()) == {0.0}
+
+
+def test_each_figure_is_printed_on_a_line_of_its_own() -> None:
+    figures = {"cold_start_s": 3.14159, "passes": 1, "per_s": 12345.6, "share": 0.0123}
+    assert name_value_lines(figures) == ["cold_start_s: 3.142", "passes: 1", "per_s: 12346", "share: 0.0123"]
+
+
+def measured(rate: float, rival_rate: float, cold_start: float) -> dict[str, object]:
+    window = {"rate": rate, "p95": 30.0, "cpu_ms": {"web": 4.0, "search": 8.0}, "cpu_share": 0.1}
+    rival = {"clients": {"1": {**window, "cpu_share": 0.3}, "32": {**window, "rate": rival_rate}}}
+    return {
+        "raw": {"loop": {"rate": 100.0}, "forward_ms": {"p50": 11.0}, "forward_batch_8": 300.0, "bulk_rate": 200.0},
+        "torch_eager": {"eager_batch_8": 50.0, "channels_last_batch_8": 60.0},
+        "lookalike": {
+            "cold": {"clients": {"1": window, "32": window}},
+            "cold_start": {"seconds": cold_start, "peak_mib": 300.0},
+        },
+        "rivals": {"litserve": rival},
+    }
+
+
+def test_ratios_are_of_thirty_two_clients_and_of_both_encoders_the_worse_counts() -> None:
+    figures = all_figures({"resnet50": measured(80.0, 64.0, 4.0), "tf_efficientnet_lite0": measured(90.0, 90.0, 6.0)})
+    assert figures["end_to_end_ratio_resnet50"] == pytest.approx(0.8)
+    assert figures["vs_litserve_resnet50"] == pytest.approx(1.25)
+    assert figures["runtime_speedup_lite0"] == pytest.approx(6.0)
+    assert figures["p95_overhead_ms_lite0"] == pytest.approx(19.0)
+    assert figures["cpu_ms_per_search_lite0"] == pytest.approx(12.0)
+    assert figures["cold_start_s"] == 6.0
+    assert figures["load_generator_cpu_share"] == 0.3
+    assert not [name for name in figures if name.startswith(("vs_sync_flask", "bulk_"))]
+
+
+def test_goals_are_at_least_or_at_most_their_limit() -> None:
+    assert Goal("ratio", 0.7, "").is_reached(0.7)
+    assert not Goal("ratio", 0.7, "").is_reached(0.69)
+    assert Goal("seconds", 5, "", is_most=True).is_reached(5)
+    assert not Goal("seconds", 5, "", is_most=True).is_reached(5.1)
+    assert len({goal.figure for goal in GOALS}) == len(GOALS)
+
+
+def test_a_photo_is_sent_as_a_form_with_its_exact_length() -> None:
+    plan = LoadPlan(8000, "/v1/searches", [], 1, fields={"k": "10"}, headers={"Prefer": "wait=30"})
+    head, _, body = build_request(plan, b"\xff\xd8 photo \r\n").partition(b"\r\n\r\n")
+    lines = head.split(b"\r\n")
+    assert lines[0] == b"POST /v1/searches HTTP/1.1"
+    assert b"Content-Length: %d" % len(body) in lines
+    assert b"Prefer: wait=30" in lines
+    assert body.count(b"--" + BOUNDARY) == 3
+    assert b"\r\n\r\n\xff\xd8 photo \r\n\r\n--" + BOUNDARY in body
+
+
+def test_a_photo_is_sent_as_base64_in_json() -> None:
+    _, _, body = build_request(LoadPlan(8000, "/predict", [], 1, format="json"), b"abc").partition(b"\r\n\r\n")
+    assert json.loads(body) == {"image": "YWJj"}
+
+
+def test_the_client_reads_answers_that_come_in_pieces_and_notices_a_server_that_hangs_up() -> None:
+    async def serve(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
+        for piece in (b"HTTP/1.1 202 Accepted\r\nLocat", b"ion: /v1/jobs/7\r\nContent-Length: 4\r\n\r\n{}", b"\r\n"):
+            await reader.read(1)
+            writer.write(piece)
+            await writer.drain()
+        await reader.read(1)
+        writer.close()
+
+    async def talk() -> None:
+        server = await asyncio.start_server(serve, "127.0.0.1", 0)
+        connection = await Connection.open("127.0.0.1", server.sockets[0].getsockname()[1])
+        answer = await asyncio.wait_for(connection.request(b"xyz"), 10)
+        assert (answer.status, answer.headers[b"location"], answer.body) == (202, b"/v1/jobs/7", b"{}\r\n")
+        with pytest.raises(ConnectionError):
+            await asyncio.wait_for(connection.request(b"x"), 10)
+        assert not connection.is_open
+        connection.close()
+        server.close()
+        await server.wait_closed()
+
+    asyncio.run(talk())
+
+
+def test_samples_are_named_by_the_innermost_frame_that_tells_something() -> None:
+    decoding = [
+        "task (celery/app/trace.py:1)",
+        "decode_image (worker/decode.py:4)",
+        "ImageFile.load (PIL/ImageFile.py:2)",
+    ]
+    assert category(decoding) == "decode"
+    assert category(["Hub.loop (kombu/hub.py:1)", "Redis.send (redis/connection.py:2)"]) == "celery and kombu"
+    assert (
+        category(["task (celery/trace.py:1)", "succeed (shared/jobs.py:5)", "send (redis/client.py:2)"])
+        == "redis client"
+    )
+    assert category(["run (threading.py:1)", "_worker (concurrent/futures/thread.py:81)"]) == "waiting"
+    assert category(["main (unknown.py:1)"]) == "other"
+
+
+def test_waiting_threads_have_no_share_of_a_profile() -> None:
+    lines = [
+        "run (threading.py:1);Condition.wait (threading.py:331) 900",
+        "run (threading.py:1);OpenVinoEncoder.embed (worker/encoder/openvino_encoder.py:3) 75",
+        "run (threading.py:1);Mapper.load (sqlalchemy/orm/mapper.py:3) 25",
+    ]
+    assert sample_shares(lines) == {"model": 0.75, "sqlalchemy": 0.25}
+
+
+def test_stand_in_weights_are_the_same_each_time_and_fit_the_encoder(tmp_path: Path) -> None:
+    from worker.encoder import load_encoder
+
+    pixels = np.random.default_rng(3).standard_normal((4, 3, 64, 64)).astype(np.float32)
+    stand_in_weights(pixels, tmp_path / "one.safetensors")
+    stand_in_weights(pixels, tmp_path / "two.safetensors")
+    assert (tmp_path / "one.safetensors").read_bytes() == (tmp_path / "two.safetensors").read_bytes()
+    assert load_encoder("resnet50", tmp_path / "one.safetensors").dim == 2048
+
+
+def test_a_folder_that_no_run_made_is_never_emptied(tmp_path: Path) -> None:
+    (tmp_path / "thesis.txt").write_text("years of work")
+    with pytest.raises(SystemExit, match="not empty"):
+        empty(tmp_path)
+    assert (tmp_path / "thesis.txt").is_file()
+    made = tmp_path / "made"
+    empty(made)
+    (made / "left.txt").touch()
+    empty(made)
+    assert not (made / "left.txt").exists()

@@ -1,0 +1,62 @@
+"""What an index asks of the catalogue database most often, in statements that are prepared once."""
+
+from collections.abc import Iterator
+from dataclasses import dataclass
+
+import numpy as np
+from sqlalchemy import Engine, bindparam, select
+
+from shared.catalogue import State
+from shared.tables import CatalogueState, ItemImageRow
+from worker.index.snapshot import Hashes
+from worker.index.vector_index import Rows
+
+# The tables themselves: the statement that every search sends takes a third of the time that it takes by its model.
+_STATE, _IMAGE = CatalogueState.__table__.c, ItemImageRow.__table__.c
+READ_STATE = select(_STATE.seq, _STATE.purged_seq, _STATE.release_id)
+READ_IMAGES = (
+    select(_IMAGE.id, _IMAGE.sha256, _IMAGE.item_id)
+    .where(_IMAGE.id > bindparam("above"))
+    .order_by(_IMAGE.id)
+    .limit(bindparam("page"))
+)
+
+
+@dataclass(frozen=True)
+class Images:
+    """Some images of the catalogue.
+
+    Attributes:
+        rows: int64 (n,), their rows in every index, ascending.
+        hashes: uint8 (n, 32), their SHA-256.
+        item_ids: n, whose they are.
+    """
+
+    rows: Rows
+    hashes: Hashes
+    item_ids: list[str]
+
+
+class IndexedImages:
+    """Reads the catalogue's images, embedded or not."""
+
+    def __init__(self, engine: Engine) -> None:
+        self._engine = engine
+
+    def state(self) -> State:
+        """Return the catalogue's present state."""
+        with self._engine.connect() as connection:
+            return State(*connection.execute(READ_STATE).one())
+
+    def pages(self, page: int = 10_000) -> Iterator[Images]:
+        """Yield all images; one that is added or removed meanwhile may be among them or not."""
+        above = 0
+        while True:
+            with self._engine.connect() as connection:
+                found = connection.execute(READ_IMAGES, {"above": above, "page": page}).all()
+            if not found:
+                return
+            rows, hashes, item_ids = zip(*found, strict=True)
+            raw = np.frombuffer(bytes.fromhex("".join(hashes)), np.uint8).reshape(-1, 32)
+            yield Images(np.array(rows, dtype=np.int64), raw, list(item_ids))
+            above = rows[-1]

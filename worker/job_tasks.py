@@ -1,0 +1,162 @@
+"""The tasks that do a client's job: each takes it in hand under a lease, and ends it with a result or a stable error.
+
+What needs numpy, Pillow or FAISS is imported by the tasks that use it.
+"""
+
+import logging
+from collections.abc import Callable
+from typing import TYPE_CHECKING, Any
+
+from celery import Celery
+from redis.exceptions import RedisError
+from sqlalchemy.exc import InterfaceError, OperationalError
+from sqlalchemy.exc import TimeoutError as PoolTimeout
+
+from shared.errors import DatabaseUnavailable, DeadlineExceeded, Internal, JobNotFound, LookalikeError
+from shared.job_record import JobRecord
+from shared.queues import TaskSender
+from shared.schemas import JobKind
+from worker.recovery import is_past_deadline
+from worker.services import Services
+
+if TYPE_CHECKING:
+    from worker.imports.run import ImportRunner
+
+log = logging.getLogger(__name__)
+
+# How long a worker may hold a job before recovery takes it for hung; far above what either kind needs.
+IMPORT_STEP_MAX_SECONDS = 3000
+
+DATABASE_FAILURES = (OperationalError, InterfaceError, PoolTimeout)
+
+
+class JobCancelled(Exception):
+    """A client does not want the result of a job any more; the job has ended already."""
+
+
+def add_job_tasks(app: Celery, services: Services, tasks: TaskSender) -> None:
+    """Register what searches, imports and single items begin with.
+
+    None is shared with other applications of the process, which would be Celery's default: they hold these services.
+    """
+    settings = services.settings
+
+    def runner() -> "ImportRunner":
+        from worker.imports.run import ImportRunner
+
+        parts = (settings, services.jobs, services.catalogue, services.store, services.fetcher)
+        return ImportRunner(*parts, lambda: services.intake, tasks)
+
+    def run(
+        job: JobRecord,
+        max_seconds: float,
+        work: Callable[[], Any],
+        fail: Callable[[LookalikeError], Any],
+        is_counted: bool = True,
+    ) -> None:
+        """Do a job's work under its lease; a failure of the job ends it, one of Redis leaves it to recovery."""
+        with services.leases.holding(job.id, max_seconds):
+            try:
+                work()
+            except LookalikeError as error:
+                fail(error)
+            except JobCancelled:
+                log.debug("Job %s was cancelled while it waited", job.id)
+            except RedisError:
+                raise
+            except DATABASE_FAILURES:
+                log.exception("Job %s: the database failed", job.id)
+                if job.kind is JobKind.IMPORT:
+                    if is_counted:
+                        services.jobs.return_attempt(job.id)
+                    raise  # its rows are in the store: recovery goes on with it when the database is back
+                fail(DatabaseUnavailable("The catalogue could not be read. Search again in a moment."))
+            except Exception:  # the one place where an unforeseen error becomes a failed job
+                log.exception("Job %s failed", job.id)
+                fail(Internal(f"An unforeseen error; the worker's log has it under job {job.id}."))
+
+    def task_with_twin(name: str) -> Callable[[Callable[[str], None]], Any]:
+        """Register a task, and its twin by URL, which goes behind the others while too many wait for slow hosts."""
+
+        def register(work: Callable[[str], None]) -> Any:
+            by_url = f"{name}_by_url"
+
+            def run_in_turn(job_id: str) -> None:
+                services.fetch_turns.run(by_url, job_id, work, services.jobs, tasks)
+
+            app.task(name=by_url, shared=False)(run_in_turn)
+            return app.task(name=name, shared=False)(work)
+
+        return register
+
+    @task_with_twin("search")
+    def search_task(job_id: str) -> None:
+        started = services.jobs.start(job_id)
+        if started is None:
+            return
+        job, image = started.record, started.image
+
+        def check_deadline() -> None:
+            if is_past_deadline(job, settings) or ("sha256" in job.parameters["source"] and image is None):
+                limit = settings.search_deadline_seconds
+                raise DeadlineExceeded(f"Not done within {limit} seconds. Search again, or add search workers.")
+
+        def still_wanted() -> None:
+            check_deadline()
+            if services.jobs.is_cancelled(job_id):
+                raise JobCancelled
+
+        def work() -> None:
+            check_deadline()
+            answer = services.engine.search(job, image, still_wanted)
+            services.jobs.succeed(job_id, answer.result, answer.entries)
+
+        run(job, settings.search_deadline_seconds, work, lambda error: services.jobs.fail(job_id, error))
+
+    @task_with_twin("write_item")
+    def write_item_task(job_id: str) -> None:
+        from worker.items import clear_uploads, write_item
+
+        started = services.jobs.start(job_id)
+        if started is None:
+            _clear_ended(job_id, services, lambda ended: clear_uploads(ended, services.store))
+            return
+        job = started.record
+
+        def fetch(url: str) -> bytes:
+            return services.fetcher.get(url, settings.upload_max_bytes)
+
+        def work() -> None:
+            parts = (services.catalogue, services.store, services.intake)
+            services.jobs.succeed(job_id, write_item(job, *parts, fetch))
+            clear_uploads(job, services.store)
+
+        def fail(error: LookalikeError) -> None:
+            services.jobs.fail(job_id, error)
+            clear_uploads(job, services.store)
+
+        run(job, IMPORT_STEP_MAX_SECONDS, work, fail)
+
+    def import_step(job_id: str, step: "Callable[[ImportRunner, JobRecord], None]", is_plan: bool = False) -> None:
+        started = services.jobs.start(job_id, counts_as_attempt=is_plan)  # of a chunk, its own tries count
+        if started is None:
+            _clear_ended(job_id, services, lambda ended: runner().clear(ended))
+            return
+        job, imports = started.record, runner()
+        run(job, IMPORT_STEP_MAX_SECONDS, lambda: step(imports, job), lambda error: imports.fail(job, error), is_plan)
+
+    @app.task(name="plan_import", shared=False)
+    def plan_import_task(job_id: str) -> None:
+        import_step(job_id, lambda imports, job: imports.plan(job), is_plan=True)
+
+    @app.task(name="import_chunk", shared=False)
+    def import_chunk_task(job_id: str, number: int) -> None:
+        import_step(job_id, lambda imports, job: imports.run_chunk(job, number))
+
+
+def _clear_ended(job_id: str, services: Services, clear: Callable[[JobRecord], None]) -> None:
+    """Remove the files of a job that ended before its message came, since it was cancelled."""
+    try:
+        clear(services.jobs.get(job_id))
+    except JobNotFound:
+        log.info("Job %s has no record any more", job_id)
