@@ -53,7 +53,7 @@ class Settings(BaseSettings):
     )
     web_bind: str = Field("127.0.0.1:8000", description="Address and port that the web tier listens on.")
     web_threads: int = Field(
-        256,
+        272,
         ge=2,
         le=1024,
         description="Threads of one web process; each waiting client holds one, up to three quarters.",

@@ -34,7 +34,7 @@ from shared.store import Store
 from worker.background import step_back
 
 if TYPE_CHECKING:
-from worker.releases.build import Built
+    from worker.releases.build import Built
 
 PIPED_WIDTH = 160  # columns where the output is not a terminal
 SAID_SECONDS = 10

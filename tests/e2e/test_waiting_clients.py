@@ -27,7 +27,7 @@ from tests.servers import RedisProcess, running_redis
 from tests.stack import ROOT, Stack, wait_until
 
 CLIENTS = 200
-WEB_THREADS = 280  # of which three quarters may wait
+WEB_THREADS = 272  # the default, of which three quarters may wait
 CONNECTIONS = 20
 OBSERVED_SECONDS = 2
 PROMPT_SECONDS = 1.0  # on a machine that does other things as well
