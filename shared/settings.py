@@ -72,7 +72,7 @@ class Settings(BaseSettings):
     encoder_cache_path: Path = Field(
         Path("var/encoders"), description="Local folder of exported and compiled encoders; may be deleted at any time."
     )
-    batch_max_images: int = Field(8, ge=1, le=256, description="Most photos of one forward pass of a search worker.")
+    batch_max_images: int = Field(16, ge=1, le=256, description="Most photos of one forward pass of a search worker.")
     waiting_max_images: int = Field(
         64, ge=1, le=4096, description="Most photos that wait for the model of a search worker; further ones hold on."
     )

@@ -31,7 +31,7 @@ if TYPE_CHECKING:
 
 log = logging.getLogger(__name__)
 
-FETCHING_TASKS = 8  # half of a search worker's threads
+FETCHING_TASKS = 16  # half of a search worker's threads
 RETRY_SECONDS = 30  # after a release that could not be opened
 
 

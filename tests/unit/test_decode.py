@@ -9,7 +9,8 @@ from PIL import Image, ImageOps
 
 from shared.errors import BrokenImage, TooManyPixels, UnsupportedImage
 from shared.schemas import Crop
-from worker.decode import decode_image
+from worker.decode import decode_image, decode_pixels
+from worker.encoder.transform import Transform
 
 ORIENTATION = 0x0112
 
@@ -211,3 +212,48 @@ def test_threads_decode_together() -> None:
     for thread in threads:
         thread.join()
     assert matches == [True] * (6 * len(photos))
+
+
+VIEW = Transform(0.125, 32, 28, "bicubic", (0.0, 0.0, 0.0), (1.0, 1.0, 1.0))
+
+
+def seen(data: bytes, crop: Crop | None = None) -> np.ndarray:
+    return decode_pixels(data, VIEW, max_bytes=10_000_000, max_pixels=1_000_000, crop=crop)
+
+
+@pytest.mark.parametrize("name", ["JPEG", "PNG", "WEBP", "GIF", "AVIF", "BMP"])
+@pytest.mark.parametrize("crop", [None, Crop(x=0.2, y=0.1, width=0.5, height=0.7)])
+def test_a_small_photo_is_seen_as_its_decoded_pixels_are(name: str, crop: Crop | None) -> None:
+    data = encoded(picture(90, 61), name)
+    assert np.array_equal(seen(data, crop), VIEW.pixels(decode(data, crop)))
+
+
+@pytest.mark.parametrize("mode", ["RGB", "L", "CMYK"])
+@pytest.mark.parametrize("crop", [None, Crop(x=0.11, y=0.23, width=0.57, height=0.61)])
+@pytest.mark.parametrize("orientation", range(1, 9))
+def test_a_large_jpeg_of_any_orientation_is_seen_nearly_as_all_its_pixels_are(
+    mode: str, crop: Crop | None, orientation: int
+) -> None:
+    exif = Image.Exif()
+    exif[ORIENTATION] = orientation
+    data = encoded(picture(640, 480).convert(mode), "JPEG", exif=exif, quality=95)
+    difference = np.abs(seen(data, crop).astype(int) - VIEW.pixels(decode(data, crop)))
+    assert 0 < difference.mean() < 1
+    assert difference.max() <= 6
+
+
+def test_a_jpeg_whose_sides_can_not_be_halved_is_decoded_whole() -> None:
+    data = encoded(picture(641, 481), "JPEG")
+    assert np.array_equal(seen(data), VIEW.pixels(decode(data)))
+
+
+@pytest.mark.parametrize("share", [0.3, 0.6])
+def test_a_truncated_large_jpeg_is_broken_though_it_is_decoded_smaller(share: float) -> None:
+    data = encoded(picture(640, 480), "JPEG")
+    with pytest.raises(BrokenImage, match="send the whole file"):
+        seen(data[: int(len(data) * share)])
+
+
+def test_a_large_jpeg_counts_with_all_its_pixels() -> None:
+    with pytest.raises(TooManyPixels):
+        seen(encoded(Image.new("L", (1200, 1000)), "JPEG"))

@@ -17,7 +17,7 @@ from worker.encoder import Encoder, choose_runtime, load_encoder, open_encoder
 
 DATASETS = Path(os.environ.get("LOOKALIKE_DATASETS", Path(__file__).parents[3] / "shared" / "datasets"))
 STREET = DATASETS / "street" / "photos.csv"
-LIMITS = {"max_bytes": 2**26, "max_pixels": 10**8}
+MAX_BYTES, MAX_PIXELS = 2**26, 10**8
 
 pytestmark = pytest.mark.skipif(not STREET.exists(), reason=f"{STREET} is not there")
 
@@ -42,11 +42,11 @@ def lite0(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Encoder]:
 
 def whole(encoder: Encoder, photo: bytes, crop: Crop | None = None) -> np.ndarray:
     """Return what the network sees when every pixel of the file is decoded."""
-    return encoder.pixels(decode_image(photo, crop=crop, **LIMITS))
+    return encoder.pixels(decode_image(photo, max_bytes=MAX_BYTES, max_pixels=MAX_PIXELS, crop=crop))
 
 
 def served(encoder: Encoder, photo: bytes, crop: Crop | None = None) -> np.ndarray:
-    return decode_pixels(photo, encoder.transform, crop=crop, **LIMITS)
+    return decode_pixels(photo, encoder.transform, max_bytes=MAX_BYTES, max_pixels=MAX_PIXELS, crop=crop)
 
 
 def cosines(encoder: Encoder, one: list[np.ndarray], other: list[np.ndarray]) -> np.ndarray:
@@ -83,11 +83,9 @@ def test_200_street_photos_embed_as_the_reference_path_has_them(lite0: Encoder, 
 def torch_reference(photos: list[bytes]) -> np.ndarray:
     """Return embeddings as training's evaluation has them: all pixels, the transform to floats, torch."""
     encoder = load_encoder("tf_efficientnet_lite0", threads=2)
+    images = [decode_image(photo, max_bytes=MAX_BYTES, max_pixels=MAX_PIXELS) for photo in photos]
     with torch.inference_mode():
-        parts = [
-            encoder.network.model(torch.from_numpy(encoder.transform([decode_image(photo, **LIMITS)])))
-            for photo in photos
-        ]
+        parts = [encoder.network.model(torch.from_numpy(encoder.transform([image]))) for image in images]
     embeddings: np.ndarray = torch.nn.functional.normalize(torch.cat(parts)).numpy()
     return embeddings
 

@@ -114,3 +114,35 @@ def test_parameters_without_meaning_are_refused(changes: dict[str, object]) -> N
 def test_an_unknown_parameter_is_refused_and_not_ignored() -> None:
     with pytest.raises(TypeError, match="crop_pct"):
         transform(crop_pct=0.875)
+
+
+def test_the_batch_is_the_normalised_pixels_of_each_image() -> None:
+    of = transform(mean=[0.4, 0.5, 0.6], std=[0.1, 0.2, 0.3])
+    images = [picture(30, 50), picture(50, 30)]
+    pixels = np.stack([of.pixels(image) for image in images])
+    assert pixels.dtype == np.uint8
+    before = pixels.copy()
+    np.testing.assert_array_equal(of.normalise(pixels), of(images))
+    np.testing.assert_array_equal(pixels, before)
+
+
+def test_a_box_is_seen_as_the_image_that_is_cut_out_by_it() -> None:
+    image, box = picture(90, 70), (10, 7, 60, 66)
+    np.testing.assert_array_equal(transform().pixels(image, box), transform().pixels(image.crop(box)))
+
+
+@pytest.mark.parametrize("box", [None, (11, 9, 133, 170)])
+def test_a_reduced_image_is_seen_as_the_original_is(box: tuple[int, int, int, int] | None) -> None:
+    original = picture(160, 200)
+    reduced = original.reduce(2)
+    seen, expected = transform().pixels(reduced, box, reduction=2), transform().pixels(original, box)
+    assert np.abs(seen.astype(int) - expected).max() <= 2
+
+
+@pytest.mark.parametrize(
+    ("size", "reduction"), [((10, 10), 1), ((40, 40), 1), ((80, 80), 2), ((10, 1000), 18), ((400, 400), 10)]
+)
+def test_an_image_may_be_reduced_to_two_and_a_half_times_what_it_is_scaled_to(
+    size: tuple[int, int], reduction: int
+) -> None:
+    assert transform().reduction(size) == reduction
