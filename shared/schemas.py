@@ -127,7 +127,7 @@ class SearchResult(Wire):
         Field(None, description="Why there are no hits.")
     )
     timings_ms: dict[str, float] = Field(
-        description="Milliseconds per step: queue, refresh, fetch, decode, embed, search; and total."
+        description="Milliseconds: queue, refresh, fetch, lookup, decode, batch, embed, search, hits; and total."
     )
 
 

@@ -70,7 +70,8 @@ class Settings(BaseSettings):
         "auto", description="What runs the encoder of a new release; auto: the fastest that passes the accuracy gate."
     )
     encoder_cache_path: Path = Field(
-        Path("var/encoders"), description="Local folder of exported and compiled encoders; may be deleted at any time."
+        Path("var/encoders"),
+        description="Local folder of compiled encoders and index snapshots; may be deleted at any time.",
     )
     batch_max_images: int = Field(16, ge=1, le=256, description="Most photos of one forward pass of a search worker.")
     waiting_max_images: int = Field(
