@@ -99,8 +99,9 @@ def _connect_signals(services: Services, settings: Settings) -> None:
 
         try:
             services.load_engine()
-        except (EncoderUnavailable, SQLAlchemyError, OSError) as error:
-            # Celery would log any other exception of a signal's handler, and go on without an engine.
+        except Exception as error:  # Celery would log it, and go on without an engine
+            if not isinstance(error, (EncoderUnavailable, SQLAlchemyError, OSError)):
+                log.exception("The engine could not be loaded")
             raise SystemExit(f"This search worker can't answer: {error}") from error
 
     @worker_ready.connect(weak=False)

@@ -1,7 +1,10 @@
 """Recovery: jobs whose worker died, or whose message was lost, are run again or fail with a stable code."""
 
 import logging
+from collections.abc import Callable
 from datetime import UTC, datetime, timedelta
+from functools import cache
+from typing import cast
 
 from redis import Redis
 
@@ -14,6 +17,8 @@ from shared.settings import Settings
 
 log = logging.getLogger(__name__)
 
+IsWaiting = Callable[[str, str], bool]
+
 
 def is_past_deadline(job: JobRecord, settings: Settings) -> bool:
     """Tell whether a search is not worth answering any more."""
@@ -22,6 +27,15 @@ def is_past_deadline(job: JobRecord, settings: Settings) -> bool:
 
 def recover_jobs(jobs: Jobs, redis: Redis, tasks: TaskSender, settings: Settings) -> None:
     """Look at every job whose lease, or whose time to start, has run out."""
+    messages = cache(lambda queue: b"".join(cast("list[bytes]", redis.lrange(queue_key(queue), 0, -1))))
+
+    def is_waiting(job_id: str, queue: str) -> bool:
+        """Tell whether a message of the job is on its queue.
+
+        If none is, it was lost: with a worker that died between taking it and beginning the job, or an import's chunk.
+        """
+        return job_id.encode() in messages(queue)  # Celery repeats the arguments in its headers, as text
+
     for job_id in jobs.overdue():
         try:
             job = jobs.get(job_id)
@@ -31,12 +45,12 @@ def recover_jobs(jobs: Jobs, redis: Redis, tasks: TaskSender, settings: Settings
         if job.status.is_final:
             jobs.drop_active(job_id)
         elif job.kind is JobKind.IMPORT and "mode" in job.parameters:
-            _recover_import(job, jobs, redis, tasks)
+            _recover_import(job, jobs, is_waiting, tasks)
         else:
-            _recover_single(job, jobs, redis, tasks, settings)
+            _recover_single(job, jobs, is_waiting, tasks, settings)
 
 
-def _recover_single(job: JobRecord, jobs: Jobs, redis: Redis, tasks: TaskSender, settings: Settings) -> None:
+def _recover_single(job: JobRecord, jobs: Jobs, is_waiting: IsWaiting, tasks: TaskSender, settings: Settings) -> None:
     task = task_of(job.kind, job.parameters)
     if job.kind is JobKind.SEARCH and is_past_deadline(job, settings):
         limit = settings.search_deadline_seconds
@@ -45,21 +59,13 @@ def _recover_single(job: JobRecord, jobs: Jobs, redis: Redis, tasks: TaskSender,
         jobs.fail(job.id, WorkerLost(f"The job was tried {job.attempts} times and its worker died each time."))
     else:
         jobs.renew(job.id)
-        if job.status is JobStatus.RUNNING or _is_empty(redis, TASK_QUEUES[task]):
+        if job.status is JobStatus.RUNNING or not is_waiting(job.id, TASK_QUEUES[task]):
             log.warning("Job %s (%s) stands still; sending it again", job.id, job.kind.value)
             tasks.send(task, job.id)
 
 
-def _recover_import(job: JobRecord, jobs: Jobs, redis: Redis, tasks: TaskSender) -> None:
+def _recover_import(job: JobRecord, jobs: Jobs, is_waiting: IsWaiting, tasks: TaskSender) -> None:
     jobs.renew(job.id)
-    if _is_empty(redis, BULK):
+    if not is_waiting(job.id, BULK):
         log.warning("Import %s stands still; planning what is left of it", job.id)
         tasks.send("plan_import", job.id)
-
-
-def _is_empty(redis: Redis, queue: str) -> bool:
-    """Tell whether no message waits: a job that nobody works on may just be behind others, until this says no.
-
-    Messages do get lost: Redis hands one to a worker that dies before it has noted down that it has it.
-    """
-    return redis.llen(queue_key(queue)) == 0

@@ -8,7 +8,7 @@ import gc
 import logging
 from functools import cached_property, partial
 from threading import Event, Lock, Thread
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 from redis import Redis
 from sqlalchemy.exc import SQLAlchemyError
@@ -41,7 +41,7 @@ class Services:
     def __init__(self, settings: Settings) -> None:
         self.settings = settings
         self._making_intake = Lock()
-        self._intake: Intake | None = None
+        self._intake: tuple[dict[str, Any], Intake] | None = None  # with the manifest of its encoder
         self._engine: Engine | None = None
         self.fetch_turns = FetchTurns(FETCHING_TASKS)
 
@@ -94,11 +94,13 @@ class Services:
         from worker.imports.intake import Intake
 
         release = self.active.current()
+        encoder = release.manifest["encoder"]  # the same id may come to run on another runtime
         with self._making_intake:
-            if self._intake is None or self._intake.encoder_id != release.encoder_id:
+            if self._intake is None or self._intake[0] != encoder:
                 open_encoder = partial(self.active.encoder, release)
-                self._intake = Intake(self.settings, self.catalogue, self.store, release.encoder_id, open_encoder)
-            return self._intake
+                intake = Intake(self.settings, self.catalogue, self.store, release.encoder_id, open_encoder)
+                self._intake = encoder, intake
+            return self._intake[1]
 
     @property
     def engine(self) -> "Engine":
@@ -137,11 +139,14 @@ class Services:
                 try:
                     has_changed = self.load_engine()
                     self.engine.live_index.refresh()
-                except (SQLAlchemyError, ValueError) as error:
+                except SQLAlchemyError as error:
                     log.warning("The index can't follow the catalogue: %s", error)
                 except (EncoderUnavailable, OSError) as error:
                     pause = RETRY_SECONDS
-                    log.error("Release %s goes on, the active one can't be served: %s", self.engine.release.id, error)
+                    log.error("The present release goes on, the active one can't be served: %s", error)
+                except Exception:  # else this thread would end, and the worker stay as it is for good
+                    pause = RETRY_SECONDS
+                    log.exception("The present release goes on: the active one can't be served, or the index not read")
 
         thread = Thread(target=loop, name="follow-catalogue", daemon=True)
         thread.start()

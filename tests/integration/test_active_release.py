@@ -48,6 +48,30 @@ def test_photos_are_taken_in_for_the_release_that_is_active_now(services: Servic
     assert services.intake.encoder_id == "other"
 
 
+def test_photos_are_taken_in_on_another_runtime_of_the_same_encoder(services: Services, first: Release) -> None:
+    before = services.intake
+    encoder = {**first.manifest["encoder"], "runtime": "torch", "files": {"a": "c"}}
+    activate_release(services.catalogue, replace(first, manifest={**first.manifest, "encoder": encoder}))
+    assert services.intake is not before
+    assert services.intake.encoder_id == before.encoder_id
+
+
+def test_the_engine_goes_on_following_after_a_release_that_nobody_can_read(
+    services: Services, first: Release, caplog: pytest.LogCaptureFixture, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("worker.services.RETRY_SECONDS", 0.02)
+    stopped = Event()
+    activate_release(services.catalogue, replace(first, manifest={**first.manifest, "encoder": {"base_id": None}}))
+    services.active._is_known = True  # as in a worker that has served another release before
+    thread = services.follow_catalogue(stopped)
+    try:
+        wait_until(lambda: caplog.text.count("The present release goes on") > 1, 20, "it tries again")
+    finally:
+        stopped.set()
+        thread.join(20)
+    assert not thread.is_alive()
+
+
 def test_a_release_that_was_measured_again_is_noticed_though_its_id_stays(services: Services, first: Release) -> None:
     assert services.active.current().min_cosine == 0.99
     activate_release(services.catalogue, replace(first, manifest={**first.manifest, "similar": {"min_cosine": 0.97}}))

@@ -134,28 +134,34 @@ def test_a_job_that_stands_still_is_sent_again_once(
 
 
 @pytest.mark.parametrize(
-    ("kind", "parameters", "other"),
+    ("kind", "parameters", "own"),
     [
-        (JobKind.SEARCH, SEARCH_OF_AN_ITEM, "search"),
-        (JobKind.IMPORT, ITEM, "search"),
-        (JobKind.IMPORT, IMPORT, "import_chunk"),
+        (JobKind.SEARCH, SEARCH_OF_AN_ITEM, ("search",)),
+        (JobKind.IMPORT, ITEM, ("write_item",)),
+        (JobKind.IMPORT, IMPORT, ("import_chunk", 3)),
     ],
     ids=["search", "item", "import"],
 )
-def test_a_job_that_waits_behind_others_is_not_sent_again(
+@pytest.mark.parametrize("is_lost", [False, True], ids=["waiting", "lost"])
+def test_a_job_behind_others_is_sent_again_only_if_its_own_message_is_lost(
     jobs: Jobs,
     recover: Any,
     tasks: TaskSender,
     redis_client: Redis,
     kind: JobKind,
     parameters: dict[str, Any],
-    other: str,
+    own: tuple[Any, ...],
+    is_lost: bool,
 ) -> None:
-    tasks.send(other, "another job")
-    before = all_waiting(redis_client)
+    task, *rest = own
+    tasks.send(task, "another job", *rest)
     job_id = overdue(jobs, kind, parameters)
+    if not is_lost:
+        tasks.send(task, job_id, *rest)
     recover()
-    assert all_waiting(redis_client) == before
+    sent = [entry for messages in all_waiting(redis_client).values() for entry in messages]
+    first = task if task != "import_chunk" else "plan_import"
+    assert sent == [(task, "another job", *rest), (first, job_id) if is_lost else (task, job_id, *rest)]
     assert jobs.overdue() == []
     assert redis_client.zscore(ACTIVE_KEY, job_id), "it stays watched over"
 

@@ -1,5 +1,6 @@
 import asyncio
 import json
+from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 
 import numpy as np
@@ -108,7 +109,8 @@ def test_the_client_reads_answers_that_come_in_pieces_and_notices_a_server_that_
         server.close()
         await server.wait_closed()
 
-    asyncio.run(talk())
+    with ThreadPoolExecutor(1) as pool:  # the browser tests' Playwright keeps a loop in the main thread
+        pool.submit(lambda: asyncio.run(talk())).result()
 
 
 def test_samples_are_named_by_the_innermost_frame_that_tells_something() -> None:
