@@ -5,7 +5,7 @@ import os
 import shutil
 import tempfile
 import uuid
-from collections.abc import Collection, Iterator, Mapping, Sequence
+from collections.abc import Collection, Iterable, Iterator, Mapping, Sequence
 from contextlib import ExitStack, contextmanager
 from datetime import UTC, datetime
 from pathlib import Path
@@ -32,12 +32,11 @@ class Store:
         """Return the key of an image; two levels of folders keep each folder small."""
         return f"images/{sha256[:2]}/{sha256[2:4]}/{sha256}"
 
-    def put_image(self, data: bytes) -> str:
-        """Keep an image's bytes and return their SHA-256; a known image is not written again."""
-        return self.put_images([data])[0]
-
     def put_images(self, images: Sequence[bytes]) -> list[str]:
-        """Keep several images and return their SHA-256; together they cost half as much as one by one."""
+        """Keep images and return their SHA-256; a known one is not written again.
+
+        Several together cost half as much as one by one.
+        """
         hashes = [hashlib.sha256(data).hexdigest() for data in images]
         by_key = {self.image_key(sha256): data for sha256, data in zip(hashes, images, strict=True)}
         new = {self._path(key): data for key, data in by_key.items() if not self.exists(key)}
@@ -74,13 +73,14 @@ class Store:
     @contextmanager
     def _writing_local(self, path: str) -> Iterator[BinaryIO]:
         aside = Path(f"{path}.{uuid.uuid4().hex}.part")
+        changed = {aside.parent}
         try:
-            with self._fs.open(str(aside), "wb") as file:
-                yield cast(BinaryIO, file)
+            with _create(aside, changed) as file:
+                yield file
                 file.flush()
                 os.fsync(file.fileno())
             aside.replace(path)
-            _sync_folder(aside.parent)
+            _sync_folders(changed)
         except BaseException:
             aside.unlink(missing_ok=True)
             raise
@@ -88,11 +88,12 @@ class Store:
     def _write_local(self, files: Mapping[str, bytes]) -> None:
         """Write whole files; all are synced when it returns."""
         asides = {path: Path(f"{path}.{uuid.uuid4().hex}.part") for path in files}
+        changed = {aside.parent for aside in asides.values()}
         try:
             with ExitStack() as opened:
                 written = []
                 for path, data in files.items():
-                    file = opened.enter_context(_create(asides[path]))
+                    file = opened.enter_context(_create(asides[path], changed))
                     file.write(data)
                     file.flush()
                     written.append(file)
@@ -101,8 +102,7 @@ class Store:
                     os.fsync(file.fileno())
             for path, aside in asides.items():
                 aside.replace(path)
-            for folder in {aside.parent for aside in asides.values()}:
-                _sync_folder(folder)
+            _sync_folders(changed)
         except BaseException:
             for aside in asides.values():
                 aside.unlink(missing_ok=True)
@@ -148,19 +148,26 @@ class Store:
             self._fs.rm(self._path(prefix), recursive=True)
 
 
-def _create(path: Path) -> BinaryIO:
-    """Create a file, and its folder if need be; fsspec would ask for the folder each time."""
+def _create(path: Path, changed: set[Path]) -> BinaryIO:
+    """Create a file, and its folder if need be; fsspec would ask for the folder each time.
+
+    Args:
+        path: what to create.
+        changed: takes the folders that hold a new folder then.
+    """
     try:
         return path.open("xb")
     except FileNotFoundError:
+        changed.update(folder.parent for folder in path.parents if not folder.exists())
         path.parent.mkdir(parents=True, exist_ok=True)
         return path.open("xb")
 
 
-def _sync_folder(folder: Path) -> None:
-    """Have the disk remember a rename: the database may name the file the moment after."""
-    descriptor = os.open(folder, os.O_RDONLY)
-    try:
-        os.fsync(descriptor)
-    finally:
-        os.close(descriptor)
+def _sync_folders(folders: Iterable[Path]) -> None:
+    """Have the disk remember what is in folders: the database may name a file there the moment after."""
+    for folder in folders:
+        descriptor = os.open(folder, os.O_RDONLY)
+        try:
+            os.fsync(descriptor)
+        finally:
+            os.close(descriptor)

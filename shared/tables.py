@@ -72,7 +72,7 @@ class CatalogueState(Table):
 
 
 class ReleaseRow(Table):
-    """One encoder and one index kind; immutable."""
+    """One encoder and one index kind, which its id fixes; building the same id again replaces the manifest."""
 
     __tablename__ = "release"
     id: Mapped[str] = mapped_column(String(128), primary_key=True)

@@ -47,7 +47,7 @@ class Shop:
 
     def fill(self, items: int) -> list[str]:
         """Put items with one photo each; returns the hashes of the photos."""
-        hashes = [self.store.put_image(photo(number)) for number in range(items)]
+        hashes = self.store.put_images([photo(number) for number in range(items)])
         names = list(COLOURS)
         with self.catalogue.change() as change:
             change.put(

@@ -52,10 +52,8 @@ class JobEnds:
         watch = Watch()
         with self._lock:
             self._watches.setdefault(job_id, []).append(watch)
-            if self._listener is None:
-                self._listener = Thread(target=self._listen, name="job-ends", daemon=True)
-                self._listener.start()
         try:
+            self._ensure_listener()
             yield watch
         finally:
             with self._lock:
@@ -63,6 +61,13 @@ class JobEnds:
                 watches.remove(watch)
                 if not watches:
                     del self._watches[job_id]
+
+    def _ensure_listener(self) -> None:
+        with self._lock:
+            if self._listener is None or not self._listener.is_alive():
+                listener = Thread(target=self._listen, name="job-ends", daemon=True)
+                listener.start()
+                self._listener = listener
 
     def close(self) -> None:
         """End the listener; within LISTEN_SECONDS, if no job ends meanwhile."""
@@ -77,6 +82,10 @@ class JobEnds:
                     position = self._wake_ended(position)
             except RedisError as error:
                 log.warning("Redis failed while clients wait: %s", error)
+                self._closed.wait(RECONNECT_SECONDS)
+            except Exception:
+                log.exception("The listener for the ends of jobs failed")
+                self._wake_all()  # each may read for itself what the listener could not
                 self._closed.wait(RECONNECT_SECONDS)
 
     def _newest(self) -> bytes:

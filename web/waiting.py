@@ -1,5 +1,6 @@
 """Answers about jobs: wait for the end as far as the client wants and there is a place to wait, then 200 or 202."""
 
+import logging
 import re
 import time
 from collections.abc import Callable, Iterator, Mapping
@@ -7,6 +8,7 @@ from contextlib import contextmanager
 from typing import Any
 
 from flask import Response, request
+from redis.exceptions import RedisError
 
 from shared.job_record import JobRecord
 from shared.jobs import new_job_id
@@ -14,6 +16,8 @@ from shared.queues import task_of
 from shared.schemas import JobKind
 from web.job_ends import Watch
 from web.services import Services
+
+log = logging.getLogger(__name__)
 
 _PREFER_WAIT = re.compile(r"\bwait\s*=\s*\"?(\d{1,6})\b", re.IGNORECASE)
 
@@ -111,7 +115,11 @@ def send_job(
             clear()
             raise
         if watch is not None:
-            record = _record_at_end(services, job_id, watch, wait)
+            try:
+                record = _record_at_end(services, job_id, watch, wait)
+            except RedisError as error:
+                # The job is sent: a client that was told that it failed would send it again.
+                log.warning("Redis failed while a client waited for job %s: %s", job_id, error)
     response = job_response(record)
     if record.status.is_final:
         response.headers["Preference-Applied"] = f"wait={wait}"

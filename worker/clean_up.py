@@ -13,7 +13,7 @@ from shared.tables import ImportChunkRow, ImportErrorRow
 
 log = logging.getLogger(__name__)
 
-# A worker that was cut off for longer than this builds its index anew.
+# A worker that was cut off for longer than this compares its index with all images in the database instead.
 TOMBSTONES_KEPT = timedelta(days=1)
 UPLOADS_KEPT = timedelta(days=1)
 

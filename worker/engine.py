@@ -184,7 +184,9 @@ class Engine:
         stacked = np.stack([np.frombuffer(vector, dtype="<f4") for vector in vectors.values()])  # (n, dim)
         return Query(stacked.astype(np.float32), AnsweredFrom.ENGINE, item_id)
 
-    def _find(self, query: Query, asked: Mapping[str, Any], steps: Steps) -> tuple[list[dict[str, Any]], str | None]:
+    def _find(
+        self, query: Query, asked: Mapping[str, Any], steps: Steps, again: bool = True
+    ) -> tuple[list[dict[str, Any]], str | None]:
         """Return the hits as JSON values, or no hits and the reason."""
         if len(self.live_index) == 0:
             return [], "catalogue_empty"
@@ -200,6 +202,10 @@ class Engine:
         if not kept:
             return [], "all_below_min_score"
         told = self.live_index.hits([row for row, _ in kept])
+        if again and len(told) < len(kept):
+            # An image was replaced, or its item deleted, since the refresh: what is there instead is found as well.
+            self.live_index.refresh()
+            return self._find(query, asked, steps, again=False)
         hits: list[dict[str, Any]] = []
         for row, score in kept:
             if row in told:  # an item may be deleted between search and reading

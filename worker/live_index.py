@@ -2,8 +2,8 @@
 
 import logging
 import time
-from collections.abc import Sequence
-from itertools import islice
+from collections.abc import Iterable, Mapping, Sequence
+from itertools import chain, islice
 from pathlib import Path
 
 import numpy as np
@@ -15,7 +15,7 @@ from worker.index.flat_index import FlatIndex
 from worker.index.segmented_index import SegmentedIndex
 from worker.index.shared_searches import SharedSearches
 from worker.index.snapshot import Snapshots
-from worker.index.vector_index import Rows, Vectors
+from worker.index.vector_index import Rows, Vectors, check_vectors
 from worker.index_keeper import IndexKeeper, Restored
 from worker.indexed_images import IndexedImages
 from worker.shared_call import SharedCall
@@ -23,6 +23,7 @@ from worker.shared_call import SharedCall
 log = logging.getLogger(__name__)
 
 PAGE = 1000  # embeddings read at once
+SEARCHES = 3  # of one query, where the index changes while it is searched
 
 
 class LiveIndex:
@@ -53,7 +54,6 @@ class LiveIndex:
             self._keeper = IndexKeeper(self._index, self._images, snapshots)
         self._is_new = True
         self._seq = 0
-        self._release_id: str | None = None
         self._changed_at = time.monotonic()
         self._rows_of: dict[str, set[int]] = {}
         self._item_of: dict[int, str] = {}
@@ -67,11 +67,6 @@ class LiveIndex:
     def index(self) -> SegmentedIndex:
         """The rows, without their items."""
         return self._index
-
-    @property
-    def release_id(self) -> str | None:
-        """The active release, as the last refresh read it."""
-        return self._release_id
 
     def refresh(self) -> int:
         """Apply all changes that are committed, and return the catalogue's seq that the index is at.
@@ -95,7 +90,6 @@ class LiveIndex:
                 self._apply(items)
             self._seq = state.seq
             self._changed_at = time.monotonic()
-        self._release_id = state.release_id
         if self._keeper:
             self._keeper.keep(self._changed_at)
         return self._seq
@@ -106,20 +100,12 @@ class LiveIndex:
         missing = iter(restored.missing.items())
         while page := dict(islice(missing, PAGE)):
             vectors = self._catalogue.embeddings(self._encoder_id, [sha256 for _, sha256 in page.values()])
-            embedded = {row: vectors[sha256] for row, (_, sha256) in page.items() if sha256 in vectors}
-            self._add(embedded)
-            self._own({row: page[row][0] for row in embedded})
+            self._add({row: (item, vectors[sha256]) for row, (item, sha256) in page.items() if sha256 in vectors})
 
     def _remove_absent(self) -> None:
         """Remove what the catalogue has no more, where tombstones above our seq were purged: nothing else tells."""
         present = {row for images in self._images.pages() for row in images.rows.tolist()}
-        absent = [row for row in self._item_of if row not in present]
-        for row in absent:
-            rows = self._rows_of[self._item_of[row]]
-            rows.remove(row)
-            if not rows:
-                del self._rows_of[self._item_of[row]]
-        self._remove(absent)
+        self._remove([row for row in self._item_of if row not in present])
         self._hits.clear()
 
     def _own(self, owners: dict[int, str]) -> None:
@@ -130,30 +116,62 @@ class LiveIndex:
     def _apply(self, items: list[IndexedItem]) -> None:
         """Bring some items up to date. A row never changes its embedding, so only its coming and going counts.
 
-        What comes is added before what goes is removed: a search meanwhile misses no item.
+        What comes is added before what goes is removed: a search meanwhile misses no item. What fails may be done
+        again: the index then holds what our dictionaries tell.
         """
-        added: dict[int, bytes] = {}
+        added: dict[int, tuple[str, bytes]] = {}
         removed: list[int] = []
         for item in items:
-            wanted, present = dict(item.rows), self._rows_of.pop(item.item_id, set())
-            added.update({row: vector for row, vector in wanted.items() if row not in present})
+            wanted, present = dict(item.rows), self._rows_of.get(item.item_id, set())
+            added.update({row: (item.item_id, vector) for row, vector in wanted.items() if row not in present})
             removed += present - wanted.keys()
-            if wanted:
-                self._rows_of[item.item_id] = set(wanted)
-                self._item_of.update(dict.fromkeys(wanted, item.item_id))
         self._add(added)
         self._remove(removed)
         self._hits.forget(item.item_id for item in items)
 
-    def _add(self, added: dict[int, bytes]) -> None:
-        if added:
-            vectors = np.stack([np.frombuffer(vector, dtype="<f4") for vector in added.values()])  # (n, dim)
-            self._index.add(np.array(list(added), dtype=np.int64), vectors.astype(np.float32, copy=False))
+    def _add(self, added: Mapping[int, tuple[str, bytes]]) -> None:
+        """Add rows, each with its item and its embedding; an embedding that can't be searched is left out."""
+        try:
+            vectors = self._vectors(vector for _, vector in added.values())
+        except ValueError:
+            added = {row: found for row, found in added.items() if self._is_usable(row, *found)}
+            vectors = self._vectors(vector for _, vector in added.values())
+        owners = {row: item_id for row, (item_id, _) in added.items()}
+        self._item_of.update(owners)  # before a search may find the rows
+        try:
+            self._index.add(np.array(list(owners), dtype=np.int64), vectors)
+        except BaseException:
+            for row in owners:
+                del self._item_of[row]
+            raise
+        self._own(owners)
+
+    def _vectors(self, embeddings: Iterable[bytes]) -> Vectors:
+        """Return float32 (n, dim) of embeddings as the catalogue keeps them.
+
+        Raises:
+            ValueError: if one of them is not of this length, or not of L2 norm 1.
+        """
+        each = [np.frombuffer(embedding, dtype="<f4") for embedding in embeddings]
+        vectors = np.stack(each).astype(np.float32, copy=False) if each else np.empty((0, self._index.dim), np.float32)
+        check_vectors(vectors, self._index.dim)
+        return vectors
+
+    def _is_usable(self, row: int, item_id: str, embedding: bytes) -> bool:
+        try:
+            self._vectors([embedding])
+        except ValueError as error:
+            log.warning("Image %d of item %r can't be searched, its embedding is unusable: %s", row, item_id, error)
+            return False
+        return True
 
     def _remove(self, rows: list[int]) -> None:
         self._index.remove(np.array(rows, dtype=np.int64))
         for row in rows:
-            self._item_of.pop(row, None)
+            item_id = self._item_of.pop(row)
+            self._rows_of[item_id].remove(row)
+            if not self._rows_of[item_id]:
+                del self._rows_of[item_id]
 
     def hits(self, rows: Sequence[int]) -> dict[int, Hit]:
         """Return what a result tells of each index row, with the link of its image; gone rows are left out.
@@ -177,25 +195,22 @@ class LiveIndex:
             At most k pairs of an index row and its score, by descending score, ties by row.
         """
         wanted = k + (without is not None)
-        depth = wanted * 2
+        depth, again = wanted * 2, SEARCHES - 1
         while True:
             neighbours = self._searches.search(queries, depth, allowed)
+            items = [[self._item_of.get(row) for row in rows] for rows in neighbours.rows.tolist()]
+            if again and any(None in found for found in items):
+                again -= 1  # a row was removed meanwhile: its item may have another one now
+                continue
             # A query that saw fewer items may hide better ones than those that another query saw.
-            fewest = min((self._count_items(rows) for rows in neighbours.rows.tolist()), default=0)
+            fewest = min((len(set(found) - {None}) for found in items), default=0)
             if fewest >= wanted or neighbours.rows.shape[1] < depth:
                 break
             depth *= 4  # many images belong to the same few items: look further
-        best = self._best_by_item(neighbours.rows.ravel(), neighbours.scores.ravel())
+        best: dict[str, tuple[int, float]] = {}
+        hits = zip(neighbours.rows.ravel().tolist(), neighbours.scores.ravel().tolist(), strict=True)
+        for item_id, hit in zip(chain.from_iterable(items), hits, strict=True):
+            if item_id is not None and (item_id not in best or hit[1] > best[item_id][1]):
+                best[item_id] = hit
         best.pop(without or "", None)
         return sorted(best.values(), key=lambda hit: (-hit[1], hit[0]))[:k]
-
-    def _count_items(self, rows: list[int]) -> int:
-        return len({self._item_of.get(row) for row in rows} - {None})
-
-    def _best_by_item(self, rows: Rows, scores: Vectors) -> dict[str, tuple[int, float]]:
-        best: dict[str, tuple[int, float]] = {}
-        for row, score in zip(rows.tolist(), scores.tolist(), strict=True):
-            item_id = self._item_of.get(row)
-            if item_id is not None and (item_id not in best or score > best[item_id][1]):
-                best[item_id] = (row, score)
-        return best

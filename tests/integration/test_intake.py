@@ -223,7 +223,7 @@ def test_embedding_what_is_missing_passes_over_photos_that_are_gone_or_changed(
 ) -> None:
     store = Store(str(tmp_path / "store"))
     catalogue = Catalogue(connect_database(f"sqlite:///{tmp_path}/lookalike.sqlite3"))
-    hashes = [store.put_image(photo(40, 30, n)) for n in range(PHOTOS_AT_ONCE + 5)]
+    hashes = store.put_images([photo(40, 30, n) for n in range(PHOTOS_AT_ONCE + 5)])
     gone, changed, broken = hashes[:3]
     path_of = {sha256: tmp_path / "store" / store.image_key(sha256) for sha256 in hashes}
     path_of[gone].unlink()

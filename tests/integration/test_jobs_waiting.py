@@ -4,12 +4,13 @@ import time
 from collections.abc import Callable, Iterator
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
+from threading import Thread
 
 import pytest
 from redis import Redis
 
 from shared.job_record import JobRecord
-from shared.jobs import Jobs
+from shared.jobs import FINISHED_KEY, Jobs
 from shared.redis_client import connect_redis_for_listening
 from shared.schemas import JobKind, JobStatus
 from shared.settings import Settings
@@ -142,3 +143,35 @@ def wait_through_failures(ends: JobEnds, jobs: Jobs, job_id: str) -> JobRecord:
             record = watch.record or jobs.get(job_id)
             if record.status.is_final:
                 return record
+
+
+def test_a_listener_that_could_not_be_started_is_started_for_the_next_who_waits(
+    ends: JobEnds, jobs: Jobs, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def refuse(_: Thread) -> None:
+        raise RuntimeError("can't start new thread")
+
+    with monkeypatch.context() as patch, pytest.raises(RuntimeError, match="can't start"):
+        patch.setattr(Thread, "start", refuse)
+        with ends.watching(create(jobs)):
+            pass
+    with ends.watching(create(jobs)) as watch:
+        assert watch.woken.wait(20), "the listener has begun"
+
+
+def test_a_listener_that_meets_what_it_does_not_expect_wakes_everybody_and_listens_on(
+    ends: JobEnds, jobs: Jobs, redis: Redis, caplog: pytest.LogCaptureFixture
+) -> None:
+    job_id = create(jobs)
+    with ends.watching(job_id) as watch:
+        assert watch.woken.wait(20), "the listener has begun"
+        watch.woken.clear()
+        wait_until(lambda: redis.info("clients")["blocked_clients"] == 1, 20, "it listens")
+        redis.xadd(FINISHED_KEY, {"unknown": "x"})
+        assert watch.woken.wait(20), "it was woken, to read for itself"
+        wait_until(lambda: redis.info("clients")["blocked_clients"] == 1, 20, "it listens again")
+        watch.woken.clear()
+        jobs.succeed(job_id, RESULT)
+        assert watch.woken.wait(20)
+        assert watch.record == jobs.get(job_id)
+    assert "KeyError" in caplog.text

@@ -319,13 +319,3 @@ def test_hits_tell_what_is_committed_and_are_read_once(catalogue: Catalogue, liv
     live.refresh()
     assert live.hits(rows).keys() == {rows[0]}
     assert live.hits(rows)[rows[0]][0].attributes == {"colour": "blue"}
-
-
-def test_a_refresh_learns_of_another_release(catalogue: Catalogue, live: LiveIndex) -> None:
-    live.refresh()
-    assert live.release_id is None
-    for name in ("one", "two"):
-        with catalogue.change() as change:
-            change.activate(name, ENCODER, {})
-        live.refresh()
-        assert live.release_id == name

@@ -4,23 +4,29 @@ import json
 import socket
 import time
 from collections.abc import Iterator
+from concurrent.futures import ThreadPoolExecutor
 from contextlib import ExitStack
 from io import BytesIO
 from pathlib import Path
 from typing import Any
 
 import pytest
+from flask import Flask, Response
 from flask.testing import FlaskClient
+from redis import Redis
 from sqlalchemy import text
 
 from shared.database import connect_database
 from shared.migrations import upgrade
+from shared.schemas import JobKind
 from shared.settings import Settings
 from tests.conftest import make_settings
 from tests.e2e.pictures import picture
 from tests.servers import RedisProcess, free_port, running_redis
-from web.app import create_app
+from tests.stack import wait_until
+from web.app import create_app, create_services
 from web.errors import PROBLEM_TYPE
+from web.waiting import send_job
 
 CONNECT_SECONDS = 8
 
@@ -124,3 +130,21 @@ def test_what_was_uploaded_goes_when_its_job_cant_be_sent(migrated: Settings, tm
         table = {"file": (BytesIO(b"id,image\na,a.png\n"), "products.csv")}
         assert_unavailable(client.post("/v1/imports", data=table), "redis_unavailable")
         assert len(uploads_in(settings)) == 1
+
+
+def test_who_waits_for_a_job_that_was_sent_is_told_of_it_though_redis_fails_meanwhile(tmp_path: Path) -> None:
+    with running_redis(tmp_path) as server, Redis.from_url(server.url) as redis, ThreadPoolExecutor(1) as pool:
+        services = create_services(make_settings(server, tmp_path))
+
+        def send() -> Response:
+            with Flask("web").test_request_context(headers={"Prefer": "wait=2"}):
+                return send_job(services, JobKind.SEARCH, {"source": {"item_id": "a"}})
+
+        sending = pool.submit(send)
+        wait_until(lambda: redis.zcard("lookalike:jobs:active") == 1, 20, "the job is sent")
+        server.kill()
+        answer = sending.result()
+        services.job_ends.close()
+        assert (answer.status_code, json.loads(answer.data)["status"]) == (202, "queued")
+        server.start()
+        assert answer.headers["Location"] == f"/v1/jobs/{redis.zrange('lookalike:jobs:active', 0, 0)[0].decode()}"

@@ -78,3 +78,20 @@ def test_it_keeps_no_more_than_it_may_the_oldest_go_first() -> None:
     cache.forget(["i0", "i1"])
     assert set(cache.get([0, 1, 2, 3])) == {0, 1, 2, 3}
     assert table.reads[3:] == [[0, 1, 2, 3]]
+
+
+def test_what_it_keeps_is_bounded_by_its_size_as_well() -> None:
+    table = Titles()
+    table.titles = {f"i{number}": "x" * 10_000 for number in range(10)}
+    cache = HitCache(table.read, max_bytes=50_000)
+    cache.get(range(20))
+    table.reads.clear()
+    assert len(cache.get(range(16, 20))) == 4
+    assert table.reads == [], "the newest four are kept"
+    cache.get([0])
+    assert table.reads == [[0]]
+    cache.forget(["i8", "i9", "i0"])
+    table.titles = dict.fromkeys(table.titles, "short")
+    cache.get(range(20))
+    cache.get(range(20))
+    assert table.reads[1:] == [list(range(20))], "what was dropped counts no more"

@@ -3,8 +3,10 @@
 import json
 import logging
 import os
+import resource
 import time
 from collections.abc import Callable, Iterator
+from contextlib import contextmanager
 from pathlib import Path
 
 import numpy as np
@@ -150,3 +152,29 @@ def test_what_fails_while_it_is_written_leaves_nothing(snapshots: Snapshots, tmp
     blocked.write_text("")
     with pytest.raises(OSError, match="file"):
         Snapshots(blocked / "kept", ENCODER, DIM).write(pages())
+
+
+@contextmanager
+def files_of_at_most(size: int) -> Iterator[None]:
+    """Have the system refuse what would make a file longer than so many bytes, as a full disk does."""
+    limits = resource.getrlimit(resource.RLIMIT_FSIZE)
+    resource.setrlimit(resource.RLIMIT_FSIZE, (size, limits[1]))
+    try:
+        yield
+    finally:
+        resource.setrlimit(resource.RLIMIT_FSIZE, limits)
+
+
+def test_what_the_disk_has_no_room_for_leaves_nothing_and_takes_nothing_away(
+    snapshots: Snapshots, tmp_path: Path
+) -> None:
+    for _ in range(2):
+        snapshots.write(pages())
+    before = sorted((tmp_path / "kept").iterdir())
+    with files_of_at_most(4000), pytest.raises(OSError, match="FAISS can't write"):
+        snapshots.write(pages(300))
+    # FAISS does not see that the last bytes of a file are refused.
+    with files_of_at_most(1500), pytest.raises(ValueError, match="FAISS can't read"):
+        snapshots.write(pages())
+    assert sorted((tmp_path / "kept").iterdir()) == before
+    assert_whole(snapshots.newest())

@@ -37,7 +37,7 @@ def files_in(url: str) -> list[str]:
 
 
 def test_an_image_is_kept_under_the_hash_of_its_bytes(store: Store, url: str) -> None:
-    sha256 = store.put_image(PHOTO)
+    sha256 = store.put_images([PHOTO])[0]
     assert sha256 == hashlib.sha256(PHOTO).hexdigest()
     assert store.image(sha256) == PHOTO
     assert files_in(url) == [f"images/{sha256[:2]}/{sha256[2:4]}/{sha256}"] == [Store.image_key(sha256)]
@@ -45,9 +45,9 @@ def test_an_image_is_kept_under_the_hash_of_its_bytes(store: Store, url: str) ->
 
 def test_a_known_image_is_not_written_again(tmp_path: Path) -> None:
     store = Store(str(tmp_path))
-    path = tmp_path / Store.image_key(store.put_image(PHOTO))
+    path = tmp_path / Store.image_key(store.put_images([PHOTO])[0])
     before = path.stat()
-    store.put_image(PHOTO)
+    store.put_images([PHOTO])
     assert (path.stat().st_ino, path.stat().st_mtime_ns) == (before.st_ino, before.st_mtime_ns)
 
 
@@ -97,7 +97,7 @@ def test_a_second_writing_replaces_the_file(store: Store, url: str) -> None:
 def test_many_threads_may_keep_the_same_image_at_once(store: Store, url: str) -> None:
     photos = [bytes([number]) * 50_000 for number in range(4)] * 8
     with ThreadPoolExecutor(16) as pool:
-        hashes = list(pool.map(store.put_image, photos))
+        hashes = [sha256 for (sha256,) in pool.map(store.put_images, ([photo] for photo in photos))]
     assert hashes == [hashlib.sha256(photo).hexdigest() for photo in photos]
     assert files_in(url) == sorted({Store.image_key(sha256) for sha256 in hashes})
     assert all(store.image(sha256) == photo for sha256, photo in zip(hashes, photos, strict=True))

@@ -18,7 +18,7 @@ def images_in(folder: Path) -> list[Path]:
 @pytest.mark.parametrize("url", ["{folder}", "memory://{folder}"])
 def test_images_are_kept_each_under_its_hash(tmp_path: Path, url: str) -> None:
     store = Store(url.format(folder=tmp_path))
-    store.put_image(PHOTOS[0])
+    store.put_images(PHOTOS[:1])
     hashes = store.put_images([*PHOTOS, PHOTOS[3]])
     assert hashes == [hashlib.sha256(photo).hexdigest() for photo in [*PHOTOS, PHOTOS[3]]]
     assert [store.image(sha256) for sha256 in hashes] == [*PHOTOS, PHOTOS[3]]
@@ -39,8 +39,14 @@ def test_images_appear_once_all_are_on_the_disk_and_their_folders_are_synced_las
     monkeypatch.setattr(os, "fsync", record)
     Store(str(tmp_path)).put_images(PHOTOS)
     count = len(PHOTOS)
-    assert [seen for _, seen in synced] == [0] * count + [count] * count
-    assert {path for path, _ in synced[count:]} == {path.parent for path in images_in(tmp_path)}
+    folders = {folder for path in images_in(tmp_path) for folder in path.parents if folder.is_relative_to(tmp_path)}
+    assert [seen for _, seen in synced] == [0] * count + [count] * len(folders)
+    assert {path for path, _ in synced[count:]} == folders, "those that hold new folders as well"
+    synced.clear()
+    with Store(str(tmp_path)).writing("uploads/a/catalogue.csv") as file:
+        file.write(b"id")
+    new = tmp_path / "uploads"
+    assert {path for path, _ in synced[1:]} == {tmp_path, new, new / "a"}
 
 
 def test_when_one_image_can_not_be_written_nothing_half_done_is_left(tmp_path: Path) -> None:

@@ -1,6 +1,7 @@
 """The networks that Lookalike knows, each with its weights and the transform that it was measured with."""
 
 import hashlib
+import os.path
 from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
@@ -147,10 +148,10 @@ def _build_resnet50() -> "torch.nn.Module":
 
 
 def _resnet50_weights() -> Path:
-    import torch
-
-    path = Path(torch.hub.get_dir()) / "checkpoints" / _RESNET50_URL.rpartition("/")[2]
+    path = _torch_home() / "hub" / "checkpoints" / _RESNET50_URL.rpartition("/")[2]
     if not path.exists():
+        import torch
+
         try:
             path.parent.mkdir(parents=True, exist_ok=True)
             torch.hub.download_url_to_file(_RESNET50_URL, str(path), hash_prefix="0676ba61", progress=False)
@@ -161,6 +162,17 @@ def _resnet50_weights() -> Path:
                 "or use LOOKALIKE_ENCODER=tf_efficientnet_lite0, whose weights are installed with pip."
             ) from error
     return path
+
+
+def _torch_home() -> Path:
+    """Return where PyTorch keeps what it downloads, by its own rule; a worker asks at each start and needs no PyTorch.
+
+    These variables are PyTorch's (docs/settings.md names them), so they are no settings of ours.
+    """
+    home, cache = (os.path.expandvars(f"${name}") for name in ("TORCH_HOME", "XDG_CACHE_HOME"))
+    if home == "$TORCH_HOME":  # expandvars leaves the name of what is not set
+        home = os.path.join("~/.cache" if cache == "$XDG_CACHE_HOME" else cache, "torch")  # noqa: PTH118 - as torch.hub
+    return Path(os.path.expanduser(home))  # noqa: PTH111 - Path.expanduser raises where a user has no home
 
 
 # TensorFlow's (x - 127) / 128, which these weights were trained with. ImageNet's usual mean and std cost precision.

@@ -5,11 +5,12 @@
     weights.safetensors   runtime torch
     compiled/             made where it is opened, for the CPU there; not part of the package
 
-A folder appears whole: it is written aside and renamed.
+A folder appears whole: it is written aside, synced and renamed.
 """
 
 import hashlib
 import json
+import os
 import shutil
 import tempfile
 from collections.abc import Callable, Iterator, Mapping
@@ -21,6 +22,10 @@ from worker.encoder.encoder import Encoder, EncoderUnavailable
 
 MANIFEST = "manifest.json"
 WEIGHTS = "weights.safetensors"
+
+
+class EncoderDamaged(EncoderUnavailable):
+    """A file of the folder is missing or is not what was saved; a fresh copy of the folder helps."""
 
 
 def save_encoder(folder: Path, manifest: Mapping[str, Any], write: Callable[[Path], None]) -> dict[str, Any]:
@@ -46,7 +51,7 @@ def read_manifest(folder: Path) -> dict[str, Any]:
     """Return an encoder's manifest.
 
     Raises:
-        EncoderUnavailable: if there is none, or none that can be read.
+        EncoderDamaged: if there is none, or none that can be read.
     """
     try:
         manifest = json.loads((folder / MANIFEST).read_text(encoding="utf-8"))
@@ -65,7 +70,8 @@ def open_encoder(folder: Path, threads: int) -> Encoder:
         threads: CPU threads of one forward pass.
 
     Raises:
-        EncoderUnavailable: if a file is missing or is not what the manifest says; the message tells the remedy.
+        EncoderDamaged: if a file is missing or is not what the manifest says; the message tells the remedy.
+        EncoderUnavailable: if its runtime is not installed, or does not know the network.
     """
     manifest = read_manifest(folder)
     for name, sha256 in manifest["files"].items():
@@ -88,8 +94,18 @@ def open_encoder(folder: Path, threads: int) -> Encoder:
     return OpenVinoEncoder(manifest, folder, threads)
 
 
-def _damaged(folder: Path, what: str) -> EncoderUnavailable:
-    return EncoderUnavailable(
+def sync_folder(folder: Path) -> None:
+    """Have the disk hold the files of a folder and their names, before a rename makes it count."""
+    for path in (*folder.iterdir(), folder):
+        descriptor = os.open(path, os.O_RDONLY)
+        try:
+            os.fsync(descriptor)
+        finally:
+            os.close(descriptor)
+
+
+def _damaged(folder: Path, what: str) -> EncoderDamaged:
+    return EncoderDamaged(
         f"The encoder in {folder} can't be used: {what}. Delete that folder: it is copied again from the store at the "
         "next start. If it comes back damaged, build the release again: python -m worker.build_release."
     )
@@ -107,6 +123,7 @@ def _replacing(folder: Path) -> Iterator[Path]:
     try:
         yield aside
         aside.chmod(0o755)  # mkdtemp's folder is its maker's alone
+        sync_folder(aside)
         if folder.exists():
             shutil.rmtree(folder)
         aside.rename(folder)

@@ -71,6 +71,7 @@ def choose_runtime(
     held_out: np.ndarray,
     labels: Sequence[str] | None = None,
     wanted: Runtime | Literal["auto"] = "auto",
+    allows_bfloat16: bool = True,
     threads: int = 1,
     progress: Callable[[str], None] = lambda _: None,
 ) -> Choice:
@@ -84,6 +85,8 @@ def choose_runtime(
         held_out: uint8 (m, size, size, 3), m >= 1, pixels of other images, for the gate.
         labels: one for each held-out image; None leaves Precision@5 out of the gate.
         wanted: auto tries int8, then float32 on OpenVINO, then torch; torch first where there is a GPU.
+        allows_bfloat16: whether torch computes in bfloat16 on a GPU: another function, so under another id. Without
+            it torch is the last on a GPU too.
         threads: CPU threads of one forward pass.
         progress: told in words what is being done.
 
@@ -93,21 +96,21 @@ def choose_runtime(
     """
     progress("embedding the held-out images with the reference")
     expected = _embeddings(reference, held_out)
-    maker = _Maker(reference, calibration, progress)
+    maker = _Maker(reference, calibration, allows_bfloat16, progress)
     tried: list[Trial] = []
     for runtime in maker.fastest_first() if wanted == "auto" else (wanted,):
         try:
             manifest, write = maker.make(runtime)
-        except ExportFailed as error:
-            tried.append(Trial(runtime, False, str(error)))
+            progress(f"comparing {runtime} with the reference")
+            with tempfile.TemporaryDirectory(dir=into, prefix=".trial-") as scratch:
+                folder = Path(scratch) / "encoder"
+                save_encoder(folder, manifest, write)
+                encoder = open_encoder(folder, threads)
+                accuracy = compare(_embeddings(encoder, held_out), expected, labels)
+                rate = _images_per_second(encoder, held_out[:BATCH_IMAGES])
+        except RuntimeError as error:  # ours, and what OpenVINO and PyTorch raise when they compile and run a network
+            tried.append(Trial(runtime, False, _in_one_line(error)))
             continue
-        progress(f"comparing {runtime} with the reference")
-        with tempfile.TemporaryDirectory(dir=into, prefix=".trial-") as scratch:
-            folder = Path(scratch) / "encoder"
-            save_encoder(folder, manifest, write)
-            encoder = open_encoder(folder, threads)
-            accuracy = compare(_embeddings(encoder, held_out), expected, labels)
-            rate = _images_per_second(encoder, held_out[:BATCH_IMAGES])
         failures = accuracy.failures(is_int8=runtime == "openvino-int8", same_id=manifest["id"] == reference.id)
         tried.append(Trial(runtime, not failures, "; ".join(failures), accuracy, rate))
         if not failures:
@@ -124,15 +127,22 @@ def choose_runtime(
 class _Maker:
     """Makes the files of each runtime, and the exported model once for both that start from it."""
 
-    def __init__(self, reference: "TorchEncoder", calibration: np.ndarray, progress: Callable[[str], None]) -> None:
+    def __init__(
+        self,
+        reference: "TorchEncoder",
+        calibration: np.ndarray,
+        allows_bfloat16: bool,
+        progress: Callable[[str], None],
+    ) -> None:
         self._reference = reference
         self._calibration = calibration
+        self._in_bfloat16 = allows_bfloat16 and reference.device.type == "cuda"
         self._progress = progress
 
     def fastest_first(self) -> Sequence[Runtime]:
         """Return all runtimes, as fast as they can be expected to be here."""
         on_cpu: Sequence[Runtime] = get_args(Runtime)
-        if self._reference.device.type == "cpu":
+        if not self._in_bfloat16:
             return on_cpu
         return ["torch", *(runtime for runtime in on_cpu if runtime != "torch")]
 
@@ -141,10 +151,11 @@ class _Maker:
 
         Raises:
             ExportFailed: if it can't be made, in words for people.
+            RuntimeError: if OpenVINO can't run what was made of it.
         """
         manifest = self._reference.manifest | {"runtime": runtime}
         if runtime == "torch":
-            if self._reference.device.type == "cuda":  # whose units for bfloat16 are several times as fast
+            if self._in_bfloat16:  # GPUs' units for bfloat16 are several times as fast
                 manifest |= {"id": f"{self._reference.id}.bf16", "dtype": "bfloat16"}
             return manifest, partial(_write_weights, self._reference)
         if runtime == "openvino":
@@ -153,7 +164,13 @@ class _Maker:
             raise ExportFailed("there are no catalogue images yet to quantise with")
         exported = self._exported
         self._progress(f"quantising with {len(self._calibration)} images")
-        quantised = quantise(exported, self._calibration, BACKBONES[manifest["backbone"]].exact_convolutions)
+        exact_convolutions = BACKBONES[manifest["backbone"]].exact_convolutions
+        try:
+            quantised = quantise(exported, self._calibration, exact_convolutions)
+        except (OSError, RuntimeError):
+            raise
+        except Exception as error:  # NNCF's own errors have no class in common
+            raise ExportFailed(f"NNCF can't quantise the network: {_in_one_line(error)}") from error
         manifest["id"] = f"{self._reference.id}.int8-{digest(quantised)[:6]}"
         return manifest, partial(write, quantised)
 
@@ -168,6 +185,11 @@ def _write_weights(reference: "TorchEncoder", folder: Path) -> None:
 
     state = reference.network.model.state_dict()
     save_file({name: tensor.contiguous() for name, tensor in state.items()}, folder / WEIGHTS)
+
+
+def _in_one_line(error: Exception) -> str:
+    """Return what an error says; OpenVINO says it in several lines."""
+    return " ".join(str(error).split()).rstrip(".") or type(error).__name__
 
 
 def _embeddings(encoder: Encoder, pixels: np.ndarray) -> np.ndarray:

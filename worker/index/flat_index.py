@@ -92,8 +92,9 @@ class FlatIndex:
             raise ValueError(f"{len(rows)} ids for {len(vectors)} vectors")
         if len(rows):
             with self._lock:
+                together = np.concatenate([self._rows, np.asarray(rows, dtype=np.int64)])  # may lack memory: first
                 self._index.add(np.ascontiguousarray(vectors))
-                self._rows = np.concatenate([self._rows, np.asarray(rows, dtype=np.int64)])
+                self._rows = together
 
     def remove(self, rows: Rows) -> int:
         """Remove rows; see VectorIndex.remove."""

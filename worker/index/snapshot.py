@@ -88,7 +88,8 @@ class Snapshots:
         """Write rows, image hashes and vectors as the newest snapshot, open it, and remove those that it replaces.
 
         Raises:
-            OSError: if it can't be written; nothing is left of it.
+            OSError: if it can't be written; nothing is left of it, and those before it stay.
+            ValueError: if what was written can't be opened; likewise.
         """
         index, hashes = FlatIndex(self._dim), [np.empty((0, 32), np.uint8)]
         for page_rows, page_hashes, page_vectors in pages:
@@ -98,7 +99,7 @@ class Snapshots:
         path, aside = self._folder / name, self._folder / f".{name}"
         aside.mkdir(parents=True)
         try:
-            index.save(aside / VECTORS)
+            _save(index, aside / VECTORS)
             np.save(aside / ROWS, index.rows)
             np.save(aside / HASHES, np.concatenate(hashes))
             files = {name: _File.of(aside / name) for name in (VECTORS, ROWS, HASHES)}
@@ -111,8 +112,13 @@ class Snapshots:
         finally:
             shutil.rmtree(aside, ignore_errors=True)
         _sync(self._folder)
+        try:
+            snapshot = self._open(path)
+        except BaseException:
+            shutil.rmtree(path, ignore_errors=True)
+            raise
         self._prune()
-        return self._open(path)
+        return snapshot
 
     def _all(self) -> list[Path]:
         """Return all snapshots, the newest first."""
@@ -133,6 +139,13 @@ class Snapshots:
             if manifest.files.get(name) != _File.of(path / name):
                 raise ValueError(f"{name} is damaged")
         return Snapshot(FlatIndex.mapped(path / VECTORS, np.load(path / ROWS)), np.load(path / HASHES))
+
+
+def _save(index: FlatIndex, path: Path) -> None:
+    try:
+        index.save(path)
+    except RuntimeError as error:  # FAISS's for whatever the file system refuses
+        raise OSError(f"FAISS can't write {path}: {error}") from None
 
 
 def _sync(path: Path) -> None:

@@ -110,16 +110,11 @@ class ReleaseBuilder:
         self._seconds[step] = perf_counter() - start
 
     def _interrupted(self, wishes: Wishes) -> Release | None:
-        """Return a build that did not end, if it was to be the same."""
         base_id = encoder_id(self._settings.encoder, self._settings.encoder_weights_path)
-        for release in registered_releases(self._catalogue):
-            asked = release.manifest.get("built_from", {}).get("asked")
-            base_of_release = release.manifest.get("encoder", {}).get("base_id")
-            is_same = asked == [wishes.runtime, wishes.label] and base_of_release == base_id
-            if is_same and not release.is_finished:
-                log.info("Going on with release %s, which was not finished", release.id)
-                return release
-        return None
+        draft = interrupted_build(self._catalogue, base_id, wishes)
+        if draft is not None:
+            log.info("Going on with release %s, which was not finished", draft.id)
+        return draft
 
     def _choose_runtime(self, sample: Sample, wishes: Wishes) -> Release:
         settings = self._settings
@@ -147,6 +142,7 @@ class ReleaseBuilder:
             "held_out_images": len(held_out),
             "label": label,
             "asked": [wishes.runtime, wishes.label],
+            "chosen_at": datetime.now(UTC).isoformat(timespec="seconds"),
         }
         draft = release_of(choice.manifest, built_from=built_from)
         announce_release(self._catalogue, draft)
@@ -212,3 +208,26 @@ class ReleaseBuilder:
                     vectors[len(items)] = np.frombuffer(vector, "<f4")
                     items.append(item_id)
         return vectors[: len(items)], items
+
+
+def interrupted_build(catalogue: Catalogue, base_id: str, wishes: Wishes) -> Release | None:
+    """Return the build that was to be the same and did not end, unless one that was to be the same ended later.
+
+    Args:
+        catalogue: knows all releases.
+        base_id: of the encoder's float32 function.
+        wishes: what is asked for now.
+    """
+    same = [
+        release
+        for release in registered_releases(catalogue)
+        if release.manifest.get("built_from", {}).get("asked") == [wishes.runtime, wishes.label]
+        and release.manifest.get("encoder", {}).get("base_id") == base_id
+    ]
+    newest = max(same, key=_last_change, default=None)
+    return None if newest is None or newest.is_finished else newest
+
+
+def _last_change(release: Release) -> str:
+    """Return when a release was finished, or its runtime chosen. A release built again keeps its place in the table."""
+    return str(release.manifest.get("built_at") or release.manifest["built_from"].get("chosen_at", ""))

@@ -7,15 +7,18 @@ OpenVINO share the id of one float32 function, and other versions of them write 
     local   {encoder id}/{16 hex digits}/model.bin ..., manifest.json, compiled/
 
 Local folders appear whole, by a rename, so processes may fill them side by side; they may be deleted at any time.
+What is written aside for that (`.new-*`, `.copy-*`) stays where a process is killed; the next one removes it later.
 """
 
+import fcntl
 import hashlib
 import json
 import logging
 import shutil
 import tempfile
+import time
 from collections.abc import Iterator, Mapping
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -29,22 +32,33 @@ if TYPE_CHECKING:
 log = logging.getLogger(__name__)
 
 COPIED_BYTES = 1024 * 1024
+ABANDONED_SECONDS = 86_400
 
 
 def open_release(release: Release, store: Store, settings: Settings) -> "Encoder":
-    """Open the encoder of a release, copying it from the store first where this machine has not got it yet.
+    """Open the encoder of a release, copying it from the store first where this machine has not got it whole.
 
     Raises:
         EncoderUnavailable: if a file is missing or damaged; the message tells the remedy.
     """
     from worker.encoder import open_encoder
+    from worker.encoder.package import EncoderDamaged
 
     manifest = release.manifest["encoder"]
     folder = local_folder(settings, manifest)
     if not folder.is_dir():
         log.info("Copying encoder %s from the store to %s", release.encoder_id, folder)
         _fetch(manifest, store, folder)
-    return open_encoder(folder, settings.encoder_threads)
+    try:
+        return open_encoder(folder, settings.encoder_threads)
+    except EncoderDamaged as error:
+        log.warning("Copying encoder %s from the store once more: %s", release.encoder_id, error)
+    with alone(settings):
+        try:
+            return open_encoder(folder, settings.encoder_threads)  # another process may have replaced it meanwhile
+        except EncoderDamaged:
+            _fetch(manifest, store, folder, replaces=True)
+            return open_encoder(folder, settings.encoder_threads)
 
 
 def keep_encoder(folder: Path, manifest: Mapping[str, Any], store: Store) -> None:
@@ -75,9 +89,19 @@ def local_encoders(settings: Settings, encoder_id: str) -> list[dict[str, Any]]:
 
 
 @contextmanager
+def alone(settings: Settings) -> Iterator[None]:
+    """Have the processes of this machine make encoders one after the other; the second finds what the first made."""
+    settings.encoder_cache_path.mkdir(parents=True, exist_ok=True)
+    with (settings.encoder_cache_path / ".lock").open("w") as lock:
+        fcntl.flock(lock, fcntl.LOCK_EX)
+        yield
+
+
+@contextmanager
 def making_folder(settings: Settings) -> Iterator[Path]:
     """Give an empty folder on the file system of the local encoders, for the time of the block."""
     settings.encoder_cache_path.mkdir(parents=True, exist_ok=True)
+    _remove_abandoned(settings.encoder_cache_path, ".new-*")
     with tempfile.TemporaryDirectory(prefix=".new-", dir=settings.encoder_cache_path) as folder:
         yield Path(folder)
 
@@ -95,11 +119,20 @@ def adopt(folder: Path, manifest: Mapping[str, Any], settings: Settings) -> Path
     return place
 
 
-def _fetch(manifest: Mapping[str, Any], store: Store, folder: Path) -> None:
-    """Copy files and check them; the manifest comes from the release, which is the one that counts."""
+def _fetch(manifest: Mapping[str, Any], store: Store, folder: Path, *, replaces: bool = False) -> None:
+    """Copy files and check them; the manifest comes from the release, which is the one that counts.
+
+    Args:
+        manifest: names the files and their SHA-256.
+        store: has them.
+        folder: what they become.
+        replaces: whether a folder that is there goes, once the copy is whole.
+    """
     from worker.encoder import EncoderUnavailable
+    from worker.encoder.package import sync_folder
 
     folder.parent.mkdir(parents=True, exist_ok=True)
+    _remove_abandoned(folder.parent, ".copy-*")
     aside = Path(tempfile.mkdtemp(prefix=".copy-", dir=folder.parent))
     try:
         for name, sha256 in manifest["files"].items():
@@ -115,12 +148,23 @@ def _fetch(manifest: Mapping[str, Any], store: Store, folder: Path) -> None:
                 )
         (aside / "manifest.json").write_text(json.dumps(manifest, indent=2) + "\n", encoding="utf-8")
         aside.chmod(0o755)
+        sync_folder(aside)
+        if replaces:
+            shutil.rmtree(folder, ignore_errors=True)
         aside.rename(folder)
     except OSError:
         if not folder.is_dir():
             raise
     finally:
         shutil.rmtree(aside, ignore_errors=True)
+
+
+def _remove_abandoned(folder: Path, pattern: str) -> None:
+    """Remove what processes wrote aside in a folder and did not live to rename."""
+    for path in folder.glob(pattern):
+        with suppress(FileNotFoundError):  # another process may be removing it
+            if time.time() - path.stat().st_mtime > ABANDONED_SECONDS:
+                shutil.rmtree(path, ignore_errors=True)
 
 
 def _copy(store: Store, key: str, path: Path) -> str:

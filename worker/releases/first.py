@@ -1,16 +1,13 @@
 """Which release a worker serves; and the first one, made without any catalogue, so that a new system can answer."""
 
-import fcntl
 import logging
-from collections.abc import Iterator
-from contextlib import contextmanager
 from datetime import UTC, datetime
 from typing import TYPE_CHECKING, Any
 
 from shared.catalogue import Catalogue
 from shared.settings import Settings
 from shared.store import Store
-from worker.releases.encoder_folders import adopt, keep_encoder, local_encoders, local_folder, making_folder
+from worker.releases.encoder_folders import adopt, alone, keep_encoder, local_encoders, local_folder, making_folder
 from worker.releases.release import Release, activate_unless_fitting, active_release, registered_releases, release_of
 
 if TYPE_CHECKING:
@@ -39,7 +36,7 @@ def serving_release(catalogue: Catalogue, store: Store, settings: Settings) -> R
     base_id = encoder_id(settings.encoder, settings.encoder_weights_path)
     release = _fitting(catalogue, base_id)
     if release is None:
-        with _alone(settings):
+        with alone(settings):
             release = _fitting(catalogue, base_id) or _make_first(catalogue, store, settings, base_id)
     _advise(release, settings)
     return release
@@ -92,6 +89,7 @@ def _float32_encoder(settings: Settings, base_id: str) -> dict[str, Any]:
             calibration=np.empty((0, size, size, 3), np.uint8),
             held_out=generated_pixels(PICTURES, size),
             wanted="torch" if runtime == "torch" else "auto",
+            allows_bfloat16=False,
             threads=settings.encoder_threads,
             progress=log.info,
         )
@@ -127,15 +125,6 @@ def generated_pixels(count: int, size: int) -> "np.ndarray":
         noise = random.normal(0, 24 * (number % 2), (size, size, 3))
         pictures[number] = np.clip(np.asarray(canvas) + noise, 0, 255)
     return pictures
-
-
-@contextmanager
-def _alone(settings: Settings) -> Iterator[None]:
-    """Have the processes of this machine make encoders one after the other; the second finds what the first made."""
-    settings.encoder_cache_path.mkdir(parents=True, exist_ok=True)
-    with (settings.encoder_cache_path / ".lock").open("w") as lock:
-        fcntl.flock(lock, fcntl.LOCK_EX)
-        yield
 
 
 def _advise(release: Release, settings: Settings) -> None:
