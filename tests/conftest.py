@@ -58,6 +58,19 @@ def redis_client(redis_server: RedisProcess) -> Iterator[redis.Redis]:
         yield client
 
 
+@pytest.fixture(scope="module")
+def own_redis(tmp_path_factory: pytest.TempPathFactory) -> Iterator[RedisProcess]:
+    """A server that no other module's tests use, for those who count commands or connections."""
+    with running_redis(tmp_path_factory.mktemp("redis")) as server:
+        yield server
+
+
+@pytest.fixture(scope="module")
+def own_redis_client(own_redis: RedisProcess) -> Iterator[redis.Redis]:
+    with redis.Redis.from_url(own_redis.url) as client:
+        yield client
+
+
 @pytest.fixture(scope="session")
 def postgres_url() -> Iterator[str]:
     """The server that DATABASE_URL names, else a cluster of our own."""

@@ -23,7 +23,7 @@ from shared.jobs import Jobs
 from shared.result_cache import ResultCache
 from tests.conftest import make_settings
 from tests.e2e.pictures import picture
-from tests.servers import RedisProcess, running_redis
+from tests.servers import RedisProcess
 from tests.stack import ROOT, Stack, wait_until
 
 CLIENTS = 200
@@ -47,19 +47,7 @@ def result(release: str) -> dict[str, Any]:
 
 
 @pytest.fixture(scope="module")
-def redis_process(tmp_path_factory: pytest.TempPathFactory) -> Iterator[RedisProcess]:
-    with running_redis(tmp_path_factory.mktemp("redis")) as server:
-        yield server
-
-
-@pytest.fixture(scope="module")
-def redis(redis_process: RedisProcess) -> Iterator[Redis]:
-    with Redis.from_url(redis_process.url) as client:
-        yield client
-
-
-@pytest.fixture(scope="module")
-def web(tmp_path_factory: pytest.TempPathFactory, redis_process: RedisProcess) -> Iterator[Stack]:
+def web(tmp_path_factory: pytest.TempPathFactory, own_redis: RedisProcess) -> Iterator[Stack]:
     folder = tmp_path_factory.mktemp("web")
     database_url = f"sqlite:///{folder}/lookalike.sqlite3"
     environment = {
@@ -67,7 +55,7 @@ def web(tmp_path_factory: pytest.TempPathFactory, redis_process: RedisProcess) -
         "LOOKALIKE_STORE_URL": str(folder / "store"),
         "LOOKALIKE_WEB_THREADS": str(WEB_THREADS),
     }
-    options: dict[str, Any] = {"environment": environment, "processes": ["web"], "redis_url": redis_process.url}
+    options: dict[str, Any] = {"environment": environment, "processes": ["web"], "redis_url": own_redis.url}
     with ProcessGroup(ROOT, folder / "state", **options) as group:
         engine = connect_database(database_url)
         with engine.begin() as connection:
@@ -77,20 +65,22 @@ def web(tmp_path_factory: pytest.TempPathFactory, redis_process: RedisProcess) -
 
 
 @pytest.fixture
-def jobs(redis: Redis, redis_process: RedisProcess, tmp_path: Path) -> Jobs:
-    redis.flushall()
-    return Jobs(redis, make_settings(redis_process, tmp_path))
+def jobs(own_redis_client: Redis, own_redis: RedisProcess, tmp_path: Path) -> Jobs:
+    own_redis_client.flushall()
+    return Jobs(own_redis_client, make_settings(own_redis, tmp_path))
 
 
-def calls(redis: Redis) -> dict[str, int]:
+def calls(own_redis_client: Redis) -> dict[str, int]:
     """Return how often each command came since the last time, without those of the tests."""
-    found = {name.removeprefix("cmdstat_"): stats["calls"] for name, stats in redis.info("commandstats").items()}
-    redis.config_resetstat()
+    found = {
+        name.removeprefix("cmdstat_"): stats["calls"] for name, stats in own_redis_client.info("commandstats").items()
+    }
+    own_redis_client.config_resetstat()
     return {name: count for name, count in found.items() if not name.startswith(("info", "config", "zcard", "client"))}
 
 
-def web_connections(redis: Redis) -> int:
-    return len(redis.client_list()) - 1  # one is the test's
+def web_connections(own_redis_client: Redis) -> int:
+    return len(own_redis_client.client_list()) - 1  # one is the test's
 
 
 def web_memory_mebibytes(web: Stack) -> float:
@@ -101,45 +91,47 @@ def web_memory_mebibytes(web: Stack) -> float:
     return resident_pages * os.sysconf("SC_PAGE_SIZE") / 1024**2
 
 
-def test_200_clients_wait_on_one_gunicorn_worker_and_others_are_answered(web: Stack, redis: Redis, jobs: Jobs) -> None:
+def test_200_clients_wait_on_one_gunicorn_worker_and_others_are_answered(
+    web: Stack, own_redis_client: Redis, jobs: Jobs
+) -> None:
     known = picture("known")
     asked = {"k": 10, "min_score": None, "filter": None, "crop": None}
     key = ResultCache.key(RELEASE, 0, f"sha256:{hashlib.sha256(known).hexdigest()}", asked)
-    redis.set(key, json_bytes(result("known")))
+    own_redis_client.set(key, json_bytes(result("known")))
 
     def ask(number: int) -> requests.Response:
         return web.post("/v1/searches", files={"image": picture(str(number))}, headers={"Prefer": "wait=30"})
 
     with ThreadPoolExecutor(CLIENTS) as pool:
         asking = [pool.submit(ask, number) for number in range(CLIENTS)]
-        wait_until(lambda: redis.zcard("lookalike:jobs:active") == CLIENTS, 25, "all are accepted")
+        wait_until(lambda: own_redis_client.zcard("lookalike:jobs:active") == CLIENTS, 25, "all are accepted")
         others: list[float] = []
-        calls(redis)
+        calls(own_redis_client)
         observed_until = time.monotonic() + OBSERVED_SECONDS
         while time.monotonic() < observed_until:
             start = time.monotonic()
             assert web.get("/healthz").ok
             others.append(time.monotonic() - start)
-        while_waiting = calls(redis)
+        while_waiting = calls(own_redis_client)
         start = time.monotonic()
         answer = web.post("/v1/searches", files={"image": known}, headers={"Prefer": "wait=30"})
         others.append(time.monotonic() - start)
         assert (answer.status_code, answer.json()["result"]["answered_from"]) == (200, "result_cache")
-        connections, memory = web_connections(redis), web_memory_mebibytes(web)
+        connections, memory = web_connections(own_redis_client), web_memory_mebibytes(web)
         assert not any(future.done() for future in asking), "all wait"
 
-        calls(redis)
+        calls(own_redis_client)
         job_ids = jobs.active()
         for job_id in job_ids:
             assert jobs.succeed(job_id, result(job_id))
         answers = [future.result() for future in asking]
-        at_the_end = calls(redis)
+        at_the_end = calls(own_redis_client)
 
     assert while_waiting.pop("xread", 0) <= 1, "one connection listens, and asks again after seconds"
     assert while_waiting.pop("ping", 0) <= 1, "a connection that was idle is looked after"
     assert while_waiting == {}, "no waiting client costs a command"
     assert connections < CONNECTIONS
-    assert web_connections(redis) < CONNECTIONS
+    assert web_connections(own_redis_client) < CONNECTIONS
     assert max(others) < PROMPT_SECONDS
     assert memory < MEMORY_MEBIBYTES
     assert {answer.status_code for answer in answers} == {200}
@@ -160,11 +152,11 @@ def test_who_asks_for_a_job_that_has_ended_never_waits(web: Stack, jobs: Jobs) -
         assert answer.elapsed.total_seconds() < 10
 
 
-def test_many_who_wait_for_one_job_all_see_its_end(web: Stack, redis: Redis, jobs: Jobs) -> None:
+def test_many_who_wait_for_one_job_all_see_its_end(web: Stack, own_redis_client: Redis, jobs: Jobs) -> None:
     job_id = web.post("/v1/searches", files={"image": picture("one")}).json()["id"]
     with ThreadPoolExecutor(50) as pool:
         reading = [pool.submit(web.get, f"/v1/jobs/{job_id}?wait=30") for _ in range(50)]
-        wait_until(lambda: calls(redis).get("hgetall", 0) == 0, 20, "all have seen that it has not ended")
+        wait_until(lambda: calls(own_redis_client).get("hgetall", 0) == 0, 20, "all have seen that it has not ended")
         assert not any(future.done() for future in reading)
         jobs.cancel(job_id)
         assert {future.result().json()["status"] for future in reading} == {"cancelled"}

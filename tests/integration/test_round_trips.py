@@ -14,7 +14,7 @@ from PIL import Image
 from redis import Redis
 
 from demo.processes import ProcessGroup
-from tests.servers import RedisProcess, running_redis
+from tests.servers import RedisProcess
 from tests.stack import ROOT, Stack, wait_until
 
 QUEUE = "lookalike:queue:"
@@ -43,19 +43,7 @@ OVERHEAD_BYTES = 24 * 1024
 
 
 @pytest.fixture(scope="module")
-def redis_process(tmp_path_factory: pytest.TempPathFactory) -> Iterator[RedisProcess]:
-    with running_redis(tmp_path_factory.mktemp("redis")) as server:
-        yield server
-
-
-@pytest.fixture(scope="module")
-def redis(redis_process: RedisProcess) -> Iterator[Redis]:
-    with Redis.from_url(redis_process.url) as client:
-        yield client
-
-
-@pytest.fixture(scope="module")
-def stack(tmp_path_factory: pytest.TempPathFactory, redis_process: RedisProcess) -> Iterator[Stack]:
+def stack(tmp_path_factory: pytest.TempPathFactory, own_redis: RedisProcess) -> Iterator[Stack]:
     """A web process and a search worker with an empty catalogue; no beat, no other workers."""
     folder = tmp_path_factory.mktemp("round-trips")
     environment = {
@@ -64,7 +52,7 @@ def stack(tmp_path_factory: pytest.TempPathFactory, redis_process: RedisProcess)
         "LOOKALIKE_ENCODER_CACHE_PATH": str(folder / "encoders"),
         "LOOKALIKE_JOB_LEASE_SECONDS": "60",  # a lease that is renewed would count
     }
-    options: dict[str, Any] = {"environment": environment, "redis_url": redis_process.url}
+    options: dict[str, Any] = {"environment": environment, "redis_url": own_redis.url}
     with ProcessGroup(ROOT, folder / "state", processes=["web", "search"], **options) as group:
         stack = Stack(group)
         search(stack, photo(0), {})  # connections, scripts, the model: what comes once
@@ -89,32 +77,34 @@ def search(stack: Stack, image: bytes, headers: dict[str, str]) -> dict[str, Any
     return job
 
 
-def commands_of(stack: Stack, redis: Redis, image: bytes, headers: dict[str, str]) -> dict[str, list[str]]:
+def commands_of(stack: Stack, own_redis_client: Redis, image: bytes, headers: dict[str, str]) -> dict[str, list[str]]:
     """Search, and return the commands that Redis got for it, by who sent them."""
-    all_idle(redis)
-    with redis.monitor() as monitor:
+    all_idle(own_redis_client)
+    with own_redis_client.monitor() as monitor:
         search(stack, image, headers)
-        all_idle(redis)
-        redis.echo(MARKER)
+        all_idle(own_redis_client)
+        own_redis_client.echo(MARKER)
         return by_sender(list(commands_until_marker(monitor)))
 
 
-def bytes_of(stack: Stack, redis: Redis, image: bytes, headers: dict[str, str]) -> tuple[int, int]:
+def bytes_of(stack: Stack, own_redis_client: Redis, image: bytes, headers: dict[str, str]) -> tuple[int, int]:
     """Search, and return how many bytes came to Redis and left it meanwhile."""
-    all_idle(redis)
-    before = redis.info("stats")
+    all_idle(own_redis_client)
+    before = own_redis_client.info("stats")
     search(stack, image, headers)
-    all_idle(redis)
-    after = redis.info("stats")
+    all_idle(own_redis_client)
+    after = own_redis_client.info("stats")
     names = ("total_net_input_bytes", "total_net_output_bytes")
     into, out = (after[name] - before[name] for name in names)
     return into, out
 
 
-def all_idle(redis: Redis) -> None:
+def all_idle(own_redis_client: Redis) -> None:
     """Wait until nobody has anything to do any more."""
 
-    wait_until(lambda: redis.info("clients")["blocked_clients"] == BLOCKED_WHILE_IDLE, 20, "all processes wait")
+    wait_until(
+        lambda: own_redis_client.info("clients")["blocked_clients"] == BLOCKED_WHILE_IDLE, 20, "all processes wait"
+    )
 
 
 def commands_until_marker(monitor: Any) -> Iterator[tuple[str, str]]:
@@ -161,32 +151,34 @@ def named(command: str) -> str:
     return f"{name} {key}".strip()
 
 
-def test_a_fresh_search_takes_no_more_commands_than_it_needs(stack: Stack, redis: Redis) -> None:
-    assert commands_of(stack, redis, photo(1), FRESH) == in_order(COLD)
+def test_a_fresh_search_takes_no_more_commands_than_it_needs(stack: Stack, own_redis_client: Redis) -> None:
+    assert commands_of(stack, own_redis_client, photo(1), FRESH) == in_order(COLD)
 
 
-def test_a_search_that_may_be_answered_from_a_cache_asks_once_at_each_end(stack: Stack, redis: Redis) -> None:
-    assert commands_of(stack, redis, photo(2), {}) == in_order(MISSED)
+def test_a_search_that_may_be_answered_from_a_cache_asks_once_at_each_end(
+    stack: Stack, own_redis_client: Redis
+) -> None:
+    assert commands_of(stack, own_redis_client, photo(2), {}) == in_order(MISSED)
 
 
-def test_a_repeated_search_takes_two_round_trips_and_no_worker(stack: Stack, redis: Redis) -> None:
+def test_a_repeated_search_takes_two_round_trips_and_no_worker(stack: Stack, own_redis_client: Redis) -> None:
     search(stack, photo(3), {})
-    assert commands_of(stack, redis, photo(3), {}) == in_order(REPEATED)
+    assert commands_of(stack, own_redis_client, photo(3), {}) == in_order(REPEATED)
 
 
 @pytest.mark.parametrize("headers", [FRESH, {}], ids=["fresh", "missed"])
 def test_the_bytes_of_a_photo_go_to_redis_once_and_leave_it_once_and_do_not_stay(
-    stack: Stack, redis: Redis, headers: dict[str, str]
+    stack: Stack, own_redis_client: Redis, headers: dict[str, str]
 ) -> None:
     image = photo(4 + len(headers))
-    for moved in bytes_of(stack, redis, image, headers):
+    for moved in bytes_of(stack, own_redis_client, image, headers):
         assert len(image) < moved < len(image) + OVERHEAD_BYTES
-    assert redis.keys("lookalike:job:*:image") == []
+    assert own_redis_client.keys("lookalike:job:*:image") == []
 
 
-def test_a_repeated_photo_does_not_go_to_redis_at_all(stack: Stack, redis: Redis) -> None:
+def test_a_repeated_photo_does_not_go_to_redis_at_all(stack: Stack, own_redis_client: Redis) -> None:
     image = photo(6)
     assert len(image) > 2 * OVERHEAD_BYTES, "else this test shows nothing"
     search(stack, image, {})
-    for moved in bytes_of(stack, redis, image, {}):
+    for moved in bytes_of(stack, own_redis_client, image, {}):
         assert moved < OVERHEAD_BYTES
