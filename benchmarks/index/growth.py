@@ -9,7 +9,9 @@ dense places stay dense, clusters stay apart, and the local dimension stays what
 dimension of the space, where every index is slow, and copies with a little noise would be found too easily.
 """
 
+import hashlib
 from collections.abc import Iterator
+from pathlib import Path
 
 import faiss
 import numpy as np
@@ -39,9 +41,21 @@ def grow(real: Vectors, count: int, seed: int = 0) -> Iterator[Vectors]:
         yield _children(real, neighbours, min(BLOCK, count - start), random)
 
 
-def grown(real: Vectors, count: int, seed: int = 0) -> Vectors:
-    """Return what `grow` yields, float32 (count, dim)."""
-    return np.concatenate(list(grow(real, count, seed)))
+def grown(real: Vectors, count: int, folder: Path) -> Vectors:
+    """Return what `grow` yields, float32 (count, dim), mapped from a file in a folder; written there once."""
+    key = hashlib.sha256(real.tobytes()).hexdigest()[:8]
+    path = folder / f"grown-{count}-{NEIGHBOURS}-{SPREAD}-{key}.npy"
+    if not path.is_file():
+        aside = path.with_suffix(".part")
+        file = np.lib.format.open_memmap(aside, "w+", np.float32, (count, real.shape[1]))
+        start = 0
+        for block in grow(real, count):
+            file[start : start + len(block)] = block
+            start += len(block)
+        file.flush()
+        aside.rename(path)
+    vectors: Vectors = np.load(path, mmap_mode="r")
+    return vectors
 
 
 def _neighbours(real: Vectors) -> Rows:

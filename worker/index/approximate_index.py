@@ -89,6 +89,11 @@ class ApproximateIndex:
         return False
 
     @property
+    def efforts(self) -> tuple[int, ...]:
+        """What is worth trying as the effort of a search, ascending."""
+        return self._structure.efforts
+
+    @property
     def dim(self) -> int:
         """Length of an embedding."""
         return self._stored.dim

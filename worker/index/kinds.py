@@ -30,8 +30,9 @@ def lists(rows: int) -> int:
     return max(1, min(1 << max(0, (rows // 64).bit_length() - 1), 1 << (rows.bit_length() // 2 + 2)))
 
 
-def _projected(dim: int) -> tuple[str, int]:
-    return (f"PCA{NUMBERS},", NUMBERS) if dim > NUMBERS else ("", dim)
+def _projected(dim: int, numbers: int = NUMBERS) -> tuple[str, int]:
+    """Return the projection to so many numbers as FAISS describes it, none for vectors that are not longer."""
+    return (f"PCA{numbers},", numbers) if dim > numbers else ("", dim)
 
 
 def _parts(dim: int) -> int:
@@ -55,6 +56,12 @@ KINDS = {
             "ivf-sq",
             lambda rows, dim: f"{_projected(dim)[0]}IVF{lists(rows)},SQ8",
             lambda dim: _projected(dim)[1] + 8 + ROW_BYTES,
+            is_chosen=True,
+        ),
+        Kind(
+            "ivf-sq-128",
+            lambda rows, dim: f"{_projected(dim, 128)[0]}IVF{lists(rows)},SQ8",
+            lambda dim: _projected(dim, 128)[1] + 8 + ROW_BYTES,
             is_chosen=True,
         ),
         Kind("ivf-pq", lambda rows, dim: f"IVF{lists(rows)},PQ{_parts(dim)}", lambda dim: _parts(dim) + 8 + ROW_BYTES),

@@ -217,7 +217,7 @@ class Snapshots:
         for name in manifest.file_names:
             if manifest.files.get(name) != _File.of(path / name):
                 raise ValueError(f"{name} is damaged")
-        rows, hashes = np.load(path / ROWS), np.load(path / HASHES)
+        rows, hashes = np.load(path / ROWS), np.load(path / HASHES, mmap_mode="r")
         if manifest.kind == "flat":
             return Snapshot(path.name, FlatIndex.mapped(path / VECTORS, rows), hashes, {"kind": "flat"})
         return Snapshot(path.name, _open_approximate(path, manifest, rows), hashes, manifest.index)
