@@ -5,8 +5,9 @@ import json
 from dataclasses import asdict, dataclass
 from typing import Any
 
-# One exact search of so many numbers takes about 3 ms of one core (docs/decisions/0014-...).
-EXACT_NUMBERS = 25_000 * 1280
+# 12,500 images of 1280 numbers: an exact search takes 2 to 3 ms of one core, a whole search 15 to 20
+# (docs/decisions/0015-recall-targets-and-filters.md).
+EXACT_NUMBERS = 16_000_000
 # Codes and lists can't be learned from fewer, and a recall not be measured.
 FEWEST_ROWS = 1000
 

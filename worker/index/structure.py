@@ -105,11 +105,10 @@ class Structure:
         codes = self._storage if self.is_graph else self._index
         return self._matrix is None and isinstance(codes, faiss.IndexFlat | faiss.IndexIVFFlat)
 
-    @property
-    def efforts(self) -> tuple[int, ...]:
-        """What is worth trying, ascending."""
+    def efforts(self, depth: int) -> tuple[int, ...]:
+        """Return what is worth trying for so many candidates, ascending."""
         if self.is_graph:
-            return GRAPH_EFFORTS
+            return tuple(sorted({max(effort, depth) for effort in GRAPH_EFFORTS}))
         lists = int(self._index.nlist)
         return tuple(sorted({min(lists, round(2 ** (power / 2))) for power in range(2 * lists.bit_length())}))
 
