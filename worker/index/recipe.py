@@ -5,7 +5,7 @@ import json
 from dataclasses import asdict, dataclass
 from typing import Any
 
-# 12,500 images of 1280 numbers: an exact search takes 2 to 3 ms of one core, a whole search 15 to 20
+# 12,500 images of 1280 numbers. Exact search takes 1.5 ms of one core for 8,024 of them, a whole search 15 to 20
 # (docs/decisions/0015-recall-targets-and-filters.md).
 EXACT_NUMBERS = 16_000_000
 # Codes and lists can't be learned from fewer, and a recall not be measured.
