@@ -132,6 +132,29 @@ def test_a_worker_goes_on_with_what_another_process_built(catalogue: Catalogue, 
     assert found_items(live, 901)[0] == "new"
 
 
+def test_a_newer_base_that_is_damaged_is_passed_over_once(
+    catalogue: Catalogue, open_index: Open, folder: Path, caplog: pytest.LogCaptureFixture
+) -> None:
+    fill(catalogue)
+    live = open_index()
+    live.refresh()
+    until_kept(live, folder, 1)
+    Snapshots(folder, ENCODER, DIM, RECIPE).write(embedded_pages(catalogue, ENCODER, DIM), ITEMS * IMAGES)
+    structure = snapshots(folder)[-1] / "structure.faiss"
+    structure.write_bytes(structure.read_bytes()[:-10])
+
+    def is_told() -> bool:
+        live.refresh()
+        return "structure.faiss is damaged" in caplog.text
+
+    with caplog.at_level(logging.WARNING):
+        wait_until(is_told, 60, "it says so")
+        for _ in range(20):
+            live.refresh()
+    assert caplog.text.count("structure.faiss is damaged") == 1
+    assert found_items(live, 3)[0] == "i3"
+
+
 def test_only_one_process_of_a_machine_builds_at_a_time(catalogue: Catalogue, open_index: Open, folder: Path) -> None:
     fill(catalogue)
     with Snapshots(folder, ENCODER, DIM, RECIPE).writing() as is_alone:
