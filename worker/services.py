@@ -155,14 +155,10 @@ class Services:
         return thread
 
     def _create_engine(self, release: "Release") -> "Engine":
-        from threadpoolctl import threadpool_limits
-
         from worker.engine import Engine
         from worker.index.flat_index import FlatIndex
         from worker.live_index import LiveIndex
 
-        # Threads of a matrix product would take the cores from the encoder, and wait for each other in busy loops.
-        threadpool_limits(1, user_api="blas")
         encoder = self.active.encoder(release)
         snapshots = self.settings.encoder_cache_path / "indexes" / encoder.id
         live_index = LiveIndex(self.catalogue, FlatIndex(encoder.dim), encoder.id, snapshots)

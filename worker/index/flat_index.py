@@ -18,10 +18,9 @@ from worker.index.vector_index import (
     no_neighbours,
 )
 
-# From so many queries on, one matrix product is faster than products one by one. numpy's: at 8,024 rows of 1280, a query
-# takes 1.8 ms alone, 1.3 among 8, 0.8 among 16, 0.5 among 32. FAISS's wheel brings an OpenBLAS of 2021, which takes
-# today's CPUs for the oldest that it knows: 1.9, 1.6 and 1.3 ms.
-MATRIX_PRODUCT_QUERIES = 8
+# From so many queries on, one matrix product is faster than products one by one: at 8,024 rows of 1280, a query takes
+# 1.5 ms alone or among 3, 1.2 ms among 4, 0.7 among 8, 0.4 among 16.
+MATRIX_PRODUCT_QUERIES = 4
 ALL_THREADS: int = faiss.omp_get_max_threads()
 # Below so many multiplications (8 queries in 100,000 rows of 1280), a second thread takes more CPU time than it saves.
 MULTIPLICATIONS_OF_A_THREAD = 1_000_000_000
@@ -46,6 +45,7 @@ class FlatIndex:
         # FAISS reads without locks and moves memory when it grows: a change must not meet a search. Searches that
         # wait are better searched together (shared_searches.py) than side by side.
         self._lock = Lock()
+        faiss.cvar.distance_compute_blas_threshold = MATRIX_PRODUCT_QUERIES * self._dim
 
     @classmethod
     def mapped(cls, path: Path, rows: Rows) -> "FlatIndex":
@@ -126,18 +126,15 @@ class FlatIndex:
             if available == 0 or len(queries) == 0:
                 return no_neighbours(len(queries))
             # OpenMP keeps this number for each calling thread.
-            faiss.omp_set_num_threads(1 if self._is_small(queries) else ALL_THREADS)
+            is_small = self._index.ntotal * queries.size < MULTIPLICATIONS_OF_A_THREAD
+            faiss.omp_set_num_threads(1 if is_small else ALL_THREADS)
             k = min(k, available)
             return self._nearest(np.ascontiguousarray(queries), k, k + MARGIN, available, parameters)
 
     def _nearest(self, queries: Vectors, k: int, depth: int, available: int, parameters: Any) -> Neighbours:
         """Find the k best among the first `depth` > k; look deeper where what was left out might belong to the k."""
-        depth = min(depth, available)
-        if parameters is None and self._is_small(queries) and len(queries) >= MATRIX_PRODUCT_QUERIES:
-            positions, worst_found = self._candidates(queries, depth)
-        else:
-            scores, positions = self._index.search(queries, depth, params=parameters)
-            worst_found = scores[:, -1]
+        scores, positions = self._index.search(queries, min(depth, available), params=parameters)
+        worst_found = scores[:, -1]
         nearest = in_order(self._scores(queries, positions), self._rows[positions], k)
         if depth < available:
             for query in np.flatnonzero(nearest.scores[:, -1] <= worst_found + ROUNDING):
@@ -145,18 +142,6 @@ class FlatIndex:
                 deeper = self._nearest(queries[query : query + 1], k, depth * 4, available, parameters)
                 nearest.scores[query], nearest.rows[query] = deeper.scores[0], deeper.rows[0]
         return nearest
-
-    def _is_small(self, queries: Vectors) -> bool:
-        return self._index.ntotal * queries.size < MULTIPLICATIONS_OF_A_THREAD
-
-    def _candidates(self, queries: Vectors, depth: int) -> tuple[Rows, Vectors]:
-        """Return the positions of the best `depth` rows of each query, (n, depth) in no order, and the worst score."""
-        shape = self._index.ntotal, self._dim
-        vectors = faiss.rev_swig_ptr(self._index.get_xb(), shape[0] * shape[1]).reshape(shape)  # a view
-        scores = queries @ vectors.T  # (n, rows)
-        first = len(vectors) - depth
-        positions = np.ascontiguousarray(np.argpartition(scores, first, axis=1)[:, first:], np.int64)
-        return positions, np.take_along_axis(scores, positions, axis=1).min(axis=1)
 
     def _scores(self, queries: Vectors, positions: Rows) -> Vectors:
         """Return float32 (n, m), computed pair by pair, so that they are the same however a query was searched."""
