@@ -157,9 +157,7 @@ class Transform:
         square.paste(scaled, ((self.resize - scaled.width) // 2, (self.resize - scaled.height) // 2))
         return square
 
-    def _scaled(
-        self, image: Image.Image, box: Box, reduction: int, size: tuple[int, int], scale: Scale
-    ) -> Image.Image:
+    def _scaled(self, image: Image.Image, box: Box, reduction: int, size: tuple[int, int], scale: Scale) -> Image.Image:
         """Cut a box, in pixels of the unreduced image, out of an image and bring it to `size`."""
         left, top, right, bottom = (edge / reduction for edge in box)
         # Cut first: the filter would reach beyond its box into what is not to be seen.
