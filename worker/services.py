@@ -120,6 +120,8 @@ class Services:
         if self._engine is not None and self._engine.release == release:
             return False
         self._engine = self._create_engine(release)
+        gc.collect()
+        gc.freeze()  # what stays need not be looked through again with every collection
         return True
 
     def follow_catalogue(self, stopped: Event) -> Thread:

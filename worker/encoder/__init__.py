@@ -2,6 +2,7 @@
 
 encoder.py           the interface
 transform.py         image to network input, the one definition
+scaling.py           its filters: as Pillow has them, and in a fifth of the time
 backbones.py         the networks, their ids, load_encoder: the reference
 weights.py           weights files
 torch_encoder.py     the runtime torch
