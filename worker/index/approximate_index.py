@@ -20,6 +20,8 @@ from worker.index.vector_index import (
 
 # Ids of fewer than a sixteenth of the rows are looked up one by one faster than all rows are marked.
 LOOKED_UP_SHARE = 16
+# How many more of all rows are looked at than hold enough allowed ones on average.
+SPARE = 1.5
 
 
 @dataclass(frozen=True)
@@ -157,21 +159,32 @@ class ApproximateIndex:
         if chosen is not None and count <= max(k, plan.exact_rows):
             positions = chosen.positions
             return self._best(self._stored.scores(query, positions), positions, k, chosen)
-        rerank = arguments.rerank if chosen is None or not arguments.rerank else plan.rerank
-        wanted, projected = depth(k, rerank), self._structure.project(query[None])
-        if chosen is None:
-            distances, positions = self._structure.candidates(projected, wanted, arguments.effort)
-        elif count <= plan.scan_share * total:
-            distances, positions = self._structure.scan(projected, wanted, chosen.selector())
-        else:
-            effort = arguments.effort * total // count
-            distances, positions = self._structure.candidates(projected, wanted, effort, chosen.selector())
+        projected = self._structure.project(query[None])
+        distances, positions = self._candidates(projected, k, chosen, arguments, plan)
         if len(positions) < min(k, count):  # graph or lists led to too few
-            selector = faiss.IDSelectorAll() if chosen is None else chosen.selector()
-            distances, positions = self._structure.scan(projected, wanted, selector)
+            depth_all = depth(k, arguments.rerank)
+            distances, positions = self._structure.scan(projected, depth_all, faiss.IDSelectorAll())
         if arguments.rerank:
             return self._best(self._stored.scores(query, positions), positions, k, chosen)
         return self._best(np.clip(1 - distances / 2, -1.0, 1.0), positions, k, chosen)
+
+    def _candidates(
+        self, projected: Vectors, k: int, chosen: _Allowed | None, arguments: QueryArguments, plan: FilterPlan
+    ) -> tuple[Vectors, Rows]:
+        """Return squared distances of codes, ascending, and positions; k at least with a filter, if there are."""
+        total, wanted = len(self._stored), depth(k, arguments.rerank)
+        if chosen is None:
+            return self._structure.candidates(projected, wanted, arguments.effort)
+        if chosen.count > plan.scan_share * total:
+            # The nearest of all rows, of which so many are allowed by chance. Where that many are, they are the nearest
+            # allowed ones, as surely as without a filter; else the allowed ones are elsewhere.
+            more = SPARE * total / chosen.count
+            effort, all_wanted = int(more * arguments.effort), int(more * wanted)
+            distances, positions = self._structure.candidates(projected, all_wanted, effort)
+            is_allowed = chosen.is_vector[positions]
+            if np.count_nonzero(is_allowed) >= min(wanted, chosen.count):
+                return distances[is_allowed][:wanted], positions[is_allowed][:wanted]
+        return self._structure.scan(projected, depth(k, plan.rerank if arguments.rerank else 0), chosen.selector())
 
     def _best(self, scores: Vectors, positions: Rows, k: int, chosen: _Allowed | None) -> tuple[Vectors, Rows]:
         """Return the k best rows of some vectors, whose scores these are, by score and id."""

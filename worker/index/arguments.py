@@ -53,8 +53,10 @@ class FilterPlan:
     Attributes:
         exact_rows: up to so many allowed rows, the stored vectors of all of them are compared with the query.
         scan_share: up to this share of all rows, the codes of all allowed rows are, and the best of them re-ranked;
-            above it, graph or lists are searched as without a filter, with more effort.
-        rerank: candidates for each wanted row. Allowed rows may all be far from the query, where codes tell less.
+            above it, graph or lists are searched as without a filter, for more candidates, of which the allowed ones
+            stay; where these are too few, codes are scanned after all.
+        rerank: candidates of a scan for each wanted row. Allowed rows may all be far from the query, where codes tell
+            less.
     """
 
     exact_rows: int = 500

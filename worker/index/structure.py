@@ -144,30 +144,29 @@ class Structure:
         projected[0, places[0]] = found[0]
         return projected if self._offset is None else projected + self._offset
 
-    def candidates(self, query: Vectors, count: int, effort: int, selector: Any = None) -> tuple[Vectors, Rows]:
+    def candidates(self, query: Vectors, count: int, effort: int) -> tuple[Vectors, Rows]:
         """Find near rows by graph or lists.
 
         Args:
             query: float32 (1, dim of the codes), as `project` gives it.
             count: how many are wanted.
             effort: nprobe or efSearch.
-            selector: a FAISS IDSelector of positions that may be found; None means all.
 
         Returns:
             Squared distances, ascending, and positions; at most `count`, fewer where the effort was too little.
         """
         if self.is_graph:
-            parameters = faiss.SearchParametersHNSW(efSearch=max(effort, count), sel=selector)
+            parameters = faiss.SearchParametersHNSW(efSearch=max(effort, count))
         else:
-            parameters = faiss.SearchParametersIVF(nprobe=min(effort, self._index.nlist), sel=selector)
+            parameters = faiss.SearchParametersIVF(nprobe=min(effort, self._index.nlist))
         return _found(*self._index.search(query, count, params=parameters))
 
     def scan(self, query: Vectors, count: int, selector: Any) -> tuple[Vectors, Rows]:
-        """Find the nearest codes among all that the selector lets through; arguments and result as of `candidates`."""
+        """Find the nearest codes among all that a FAISS IDSelector of positions lets through; else as `candidates`."""
         if self.is_graph:
-            found = self._storage.search(query, count, params=faiss.SearchParameters(sel=selector))
-            return _found(*found)
-        return self.candidates(query, count, self._index.nlist, selector)
+            return _found(*self._storage.search(query, count, params=faiss.SearchParameters(sel=selector)))
+        parameters = faiss.SearchParametersIVF(nprobe=self._index.nlist, sel=selector)
+        return _found(*self._index.search(query, count, params=parameters))
 
 
 def _found(distances: Vectors, positions: Rows) -> tuple[Vectors, Rows]:
