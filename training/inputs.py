@@ -85,7 +85,11 @@ class StoredViews(Inputs):
         self._part = learning_part(network)
         self._place = np.full(len(squares.pixels), -1)  # (n,), of a row among those learned from
         self._place[learned] = np.arange(len(learned))
-        about = {"photos": squares.fingerprint, "transform": squares.transform.to_dict()}
+        about = {
+            "photos": squares.fingerprint,
+            "transform": squares.transform.to_dict(),
+            "autocast": torch.is_autocast_enabled(network.mean.device.type),
+        }
 
         def view_of(view: int) -> Callable[[int], np.ndarray]:
             return lambda at: augmentation(squares.pixels[learned[at]], np.random.default_rng([seed, view, at]))

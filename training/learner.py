@@ -14,7 +14,7 @@ from training.augmentation import Augmentation
 from training.checkpoint import fit_model
 from training.inputs import Inputs, Photos, StoredViews
 from training.losses import WeightedLosses
-from training.network import TrainedNetwork, build_network
+from training.network import TrainedNetwork, build_network, keep_depthwise_exact
 from training.pixel_cache import Squares
 from training.plan import Plan
 from worker.encoder import BACKBONES
@@ -115,12 +115,15 @@ def build_learner(
         first=plan.first_stage,
         tracks_statistics=plan.tracks_statistics,
     ).to(device)
+    if plan.precision == "bfloat16" and device.type == "cpu":
+        keep_depthwise_exact(network.learning_layers())
     dim = plan.dim or BACKBONES[plan.backbone].dim
     losses = WeightedLosses(plan.label, plan.losses, plan.attributes, counts, dim).to(device)
     inputs: Inputs
     augmentation = Augmentation(plan.train_size, plan.min_area, plan.jitter)
     if plan.views:
-        inputs = StoredViews(network, squares, learned, augmentation, plan.views, plan.seed, cache, shown)
+        with torch.autocast(device.type, torch.bfloat16, enabled=plan.precision == "bfloat16"):
+            inputs = StoredViews(network, squares, learned, augmentation, plan.views, plan.seed, cache, shown)
     else:
         inputs = Photos(network, squares, augmentation)
     averaged = averaged_model(network, plan)

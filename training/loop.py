@@ -64,12 +64,13 @@ def run_epoch(
         on_step: told after each step: its number, how many there are, its figures.
 
     Returns:
-        Means over the steps: loss and its parts, rate, figures of the batches, seconds of the epoch.
+        Means over the steps: loss and its parts, rate, figures of the batches; seconds of the epoch, and of
+        its CPU time.
 
     Raises:
         TrainingProblem: if a loss is no finite number; the epochs before are kept.
     """
-    started = time.perf_counter()
+    started, computing = time.perf_counter(), time.process_time()
     random = np.random.default_rng([plan.seed, epoch, turns.rank])
     batches = turns.share(
         class_batches(
@@ -112,7 +113,7 @@ def run_epoch(
         every.append(figures)
         on_step(step + 1, len(batches), figures)
     means = {name: float(np.mean([figures[name] for figures in every])) for name in every[0]}
-    return means | {"seconds": time.perf_counter() - started}
+    return means | {"seconds": time.perf_counter() - started, "cpu_seconds": time.process_time() - computing}
 
 
 def train(

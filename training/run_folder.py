@@ -21,7 +21,7 @@ from training.plan import Plan
 from training.problem import TrainingProblem
 
 PACKAGES = ("torch", "torchvision", "timm", "pytorch-metric-learning", "numpy")
-SHOWN = ("epoch", "loss", "rate", "active_triplets", "spread", "p_at_1", "p_at_5", "p_at_10", "seconds")
+SHOWN = ("epoch", "loss", "rate", "active_triplets", "spread", "p_at_1", "p_at_5", "p_at_10", "seconds", "cpu_seconds")
 
 
 class RunFolder:

@@ -213,7 +213,7 @@ def _imagenet(resize: int, size: int) -> Transform:
 # TensorFlow's (x - 127) / 128, which these weights were trained with. ImageNet's usual mean and std cost precision.
 _LITE0_LEVELS = (127 / 255,) * 3, (128 / 255,) * 3
 
-_RESNET_STAGES = (("conv1", "bn1"), ("layer1",), ("layer2",), ("layer3",), ("layer4",))
+_RESNET_STAGES = (("conv1", "bn1", "relu", "maxpool"), ("layer1",), ("layer2",), ("layer3",), ("layer4",))
 _VIT_BEGIN = ("class_token", "conv_proj", "encoder.pos_embedding")
 
 BACKBONES: dict[str, Backbone] = {
