@@ -92,7 +92,8 @@ class WeightedLosses(torch.nn.Module):
         told: dict[str, float] = {}
         for (column, name, weight), loss in zip(self._parts, self._losses, strict=True):
             known = classes[column] >= 0
-            part = loss(embeddings[known], classes[column][known])
+            # A batch may have no value of a column; the sum keeps it a function of the embeddings.
+            part = loss(embeddings[known], classes[column][known]) if known.any() else 0 * embeddings.sum()
             total = total + weight * part
             told[f"loss {name} of {column}"] = float(part.detach())
         return total, told

@@ -70,19 +70,21 @@ def run(
         TrainingProblem: for everything that a person can mend.
         EncoderUnavailable: the same of weights.
     """
+    if not resumes and turns.leads:
+        folder.check_new()
     torch.set_num_threads(plan.threads)
     photos = learnable(read_photos(Path(plan.data), columns_of(plan)))
     squares = decode_photos(photos.paths, transform_of(plan), cache, shown("Decoding photos"))
     learned, judged = usable_rows(photos, squares)
     classes, names = number_classes(photos, learned)
-    if not resumes and turns.leads:
-        folder.begin(plan, {"classes": names, "data_fingerprint": squares.fingerprint, "photos": len(photos)})
     learner = build_learner(
         plan, squares, learned, classes, {name: len(of) for name, of in names.items()}, cache, device, shown
     )
     progress = Progress()
     if resumes:
         progress = _go_on(folder, learner, squares, device)
+    elif turns.leads:  # only now: what failed until here can be begun again by the same command
+        folder.begin(plan, {"classes": names, "data_fingerprint": squares.fingerprint, "photos": len(photos)})
 
     def judge() -> dict[str, float]:
         with learner.judged():

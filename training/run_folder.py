@@ -35,14 +35,17 @@ class RunFolder:
         self.plots = path / "plots.png"
         self._lines = path / "metrics.jsonl"
 
-    def begin(self, plan: Plan, about: Mapping[str, Any]) -> None:
-        """Make the folder of a new run.
+    def check_new(self) -> None:
+        """Refuse to begin where a run is.
 
         Raises:
-            TrainingProblem: if it has a run already.
+            TrainingProblem: if the folder has a run already.
         """
         if self.config.exists():
             raise TrainingProblem(f"{self.path} has a run already. Go on with --resume, or name another folder.")
+
+    def begin(self, plan: Plan, about: Mapping[str, Any]) -> None:
+        """Make the folder of a new run."""
         self.path.mkdir(parents=True, exist_ok=True)
         known = {name: version(name) for name in PACKAGES}
         self._write(self.config, {"plan": plan.to_dict(), **about, "revision": git_revision(), "packages": known})

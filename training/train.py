@@ -34,10 +34,11 @@ class Bars:
         self._console = console
         self._bars = bars
         self._task: Any = None
+        self._done = 0
         self._said = monotonic()
 
     def shown(self, step: str) -> Callable[[int, int], None]:
-        """Return what is told how far a step is."""
+        """Return what is told how far a step is; who is told less than before begins a new bar."""
 
         def tell(done: int, total: int) -> None:
             if self._bars.disable:
@@ -45,10 +46,11 @@ class Bars:
                     self._said = monotonic()
                     self._console.print(f"{step}: {done} of {total}", highlight=False)
                 return
-            if self._task is None or done == 1:
+            if self._task is None or done <= self._done:
                 if self._task is not None:
                     self._bars.remove_task(self._task)
                 self._task = self._bars.add_task(step)
+            self._done = done
             self._bars.update(self._task, description=step, completed=done, total=total)
 
         return tell

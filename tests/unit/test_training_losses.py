@@ -172,3 +172,10 @@ def test_a_collapsed_batch_has_no_spread_and_only_active_triplets() -> None:
     told = batch_statistics(torch.tensor([[1.0, 0.0]]).repeat(COUNT, 1), LABELS)
     assert told["spread"] == pytest.approx(0, abs=1e-6)
     assert told["active_triplets"] == 1
+
+
+def test_a_batch_without_any_value_of_an_attribute_has_no_loss_of_it() -> None:
+    losses = WeightedLosses("kind", {"triplet-hard": 1.0}, {"colour": 1.0}, {"kind": 3, "colour": 2}, 5)
+    total, parts = losses(unit(0).float(), {"kind": LABELS, "colour": torch.full((COUNT,), -1)})
+    assert parts["loss cross-entropy of colour"] == 0
+    assert total.item() == pytest.approx(parts["loss triplet-hard of kind"])
