@@ -2,6 +2,7 @@
 
 from abc import ABC, abstractmethod
 from collections.abc import Callable
+from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 
 import numpy as np
@@ -34,19 +35,28 @@ class Inputs(ABC):
 class Photos(Inputs):
     """Photos through the whole network, varied anew each time."""
 
-    def __init__(self, network: torch.nn.Module, squares: Squares, augmentation: Augmentation) -> None:
+    def __init__(self, network: TrainedNetwork, squares: Squares, augmentation: Augmentation, threads: int) -> None:
         """Args:
-        network: a `TrainedNetwork`, or one that several GPUs share.
+        network: embeds.
         squares: the photos.
         augmentation: how they are varied.
+        threads: how many photos are varied at a time.
         """
         self._network = network
         self._squares = squares
         self._augmentation = augmentation
+        self._pool = ThreadPoolExecutor(threads)
 
     def varied(self, rows: np.ndarray, random: np.random.Generator) -> torch.Tensor:
         """See `Inputs.varied`."""
-        return torch.from_numpy(np.stack([self._augmentation(self._squares.pixels[row], random) for row in rows]))
+        seeds = random.integers(
+            2**63, size=len(rows)
+        )  # one for each photo: whichever thread is first, it looks the same
+
+        def vary(row: int, seed: int) -> np.ndarray:
+            return self._augmentation(self._squares.pixels[row], np.random.default_rng(seed))
+
+        return torch.from_numpy(np.stack(list(self._pool.map(vary, rows.tolist(), seeds.tolist()))))
 
     def plain(self, rows: np.ndarray) -> torch.Tensor:
         """See `Inputs.plain`."""

@@ -125,7 +125,7 @@ def build_learner(
         with torch.autocast(device.type, torch.bfloat16, enabled=plan.precision == "bfloat16"):
             inputs = StoredViews(network, squares, learned, augmentation, plan.views, plan.seed, cache, shown)
     else:
-        inputs = Photos(network, squares, augmentation)
+        inputs = Photos(network, squares, augmentation, plan.threads)
     averaged = averaged_model(network, plan)
     return Learner(network, averaged, losses, inputs, optimiser(network, losses, plan), classes, learned, device)
 
