@@ -62,7 +62,7 @@ def items_of(catalogue: Catalogue, encoder: Encoder, photos: LabelledPhotos, ind
 def engine_of(catalogue: Catalogue, encoder: Encoder, folder: Path) -> Engine:
     """Return the engine that a search worker has, without caches, so no Redis is needed."""
     return Engine(
-        settings=Settings(_env_file=None, cache_ttl_seconds=0),  # type: ignore[call-arg]
+        settings=Settings(_env_file=None, cache_ttl_seconds=0),
         redis=Redis(),
         catalogue=catalogue,
         store=Store(str(folder / "store")),

@@ -38,7 +38,7 @@ class _Mined(torch.nn.Module):
 
 
 def _cross_entropy(classes: int, dim: int) -> torch.nn.Module:
-    loss = losses.NormalizedSoftmaxLoss(classes, dim, temperature=TEMPERATURE)
+    loss: torch.nn.Module = losses.NormalizedSoftmaxLoss(classes, dim, temperature=TEMPERATURE)
     loss.cross_entropy = torch.nn.CrossEntropyLoss(reduction="none", label_smoothing=SMOOTHING)
     return loss
 

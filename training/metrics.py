@@ -16,7 +16,8 @@ def precision_at(relevant: np.ndarray, k: int) -> np.ndarray:
             missing ones count as misses.
         k: >= 1.
     """
-    precision: np.ndarray = relevant[:, :k].sum(axis=1) / k
+    hits: np.ndarray = relevant[:, :k].sum(axis=1)
+    precision: np.ndarray = hits / k
     return precision
 
 

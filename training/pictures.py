@@ -70,10 +70,10 @@ def draw_map(embeddings: np.ndarray, labels: np.ndarray, path: Path, seed: int =
     picture = Figure(figsize=(11, 9), layout="constrained")
     axes = picture.subplots()
     is_other = ~np.isin(labels[rows], commonest)
-    axes.scatter(*places[is_other].T, s=6, color="#cbd5e0", label="others")
+    axes.scatter(places[is_other, 0], places[is_other, 1], s=6, color="#cbd5e0", label="others")
     for at, name in enumerate(commonest):
         own = places[labels[rows] == name]
-        axes.scatter(*own.T, s=9, color=f"C{at % 10}", marker="o" if at < 10 else "^", label=name)
+        axes.scatter(own[:, 0], own[:, 1], s=9, color=f"C{at % 10}", marker="o" if at < 10 else "^", label=name)
         axes.annotate(name, np.median(own, axis=0), fontsize=8, weight="bold", ha="center")
     axes.legend(loc="center left", bbox_to_anchor=(1, 0.5), fontsize=8)
     axes.set(xticks=[], yticks=[], title=f"{len(rows)} queries, t-SNE of their embeddings")

@@ -60,7 +60,7 @@ def weights_of(_: click.Context, __: click.Parameter, given: tuple[str, ...]) ->
     """Turn NAME or NAME=WEIGHT into weights by name."""
     weights = {}
     for text in given:
-        name, _, weight = text.partition("=")
+        name, _equals, weight = text.partition("=")
         try:
             weights[name] = float(weight or 1)
         except ValueError:

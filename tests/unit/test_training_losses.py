@@ -76,7 +76,7 @@ def test_pair_losses_are_what_an_explicit_loop_gives(name: str, by_loop: object,
 def class_loss(name: str) -> tuple[torch.nn.Module, torch.Tensor]:
     torch.manual_seed(1)
     loss = LOSSES[name](3, 5).double()
-    vectors = torch.nn.functional.normalize(loss.W.detach(), dim=0).T
+    vectors = torch.nn.functional.normalize(loss.get_parameter("W").detach(), dim=0).T
     return loss, vectors
 
 

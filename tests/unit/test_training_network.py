@@ -30,14 +30,8 @@ def pixels(count: int, size: int = 32) -> torch.Tensor:
     return torch.from_numpy(random.integers(0, 256, (count, size, size, 3), dtype=np.uint8))
 
 
-def network_of(backbone: Backbone, first: int, **how: object) -> TrainedNetwork:
-    return build_network(
-        "small",
-        how.pop("head", Head()),
-        backbone.transform,
-        first=first,
-        tracks_statistics=bool(how.pop("tracks", True)),  # type: ignore[arg-type]
-    )
+def network_of(backbone: Backbone, first: int, *, head: Head | None = None, tracks: bool = True) -> TrainedNetwork:
+    return build_network("small", head or Head(), backbone.transform, first=first, tracks_statistics=tracks)
 
 
 def test_training_sees_what_serving_sees(small: Backbone) -> None:
