@@ -14,7 +14,7 @@ PIP_INSTALL := $(BIN)/python -m pip install --quiet --disable-pip-version-check
 .DEFAULT_GOAL := help
 .NOTPARALLEL:
 .DELETE_ON_ERROR:
-.PHONY: help demo train test check format bench bench-quality bench-serving clean
+.PHONY: help demo train test check format bench bench-quality bench-serving bench-index clean
 
 help: ## Show this list
 	@echo "Lookalike, a visual search backend. make TARGET, where TARGET is one of:"
@@ -59,6 +59,9 @@ bench-quality: $(TRAIN) ## Judge ENCODER=<folder> on DATASETS=../shared/datasets
 
 bench-serving: $(BENCH) ## Compare serving with LitServe, Flask and Celery; writes docs/results/serving.md (half an hour)
 	$(BIN)/python -m benchmarks.serving --datasets $(DATASETS) $(if $(QUICK),--quick,--profile) $(if $(WEIGHTS_RESNET50),--weights-resnet50 $(WEIGHTS_RESNET50))
+
+bench-index: $(BENCH) ## Compare kinds of index with usearch and hnswlib; writes docs/results/index.md (a quarter of an hour; N=1000000: an hour)
+	$(BIN)/python -m benchmarks.index --datasets $(DATASETS) $(if $(N),--rows $(N)) $(if $(filter 1000000,$(N)),--recall-target 0.95 --bytes-per-vector 200)
 
 clean: ## Remove caches and everything that the demo left in var/ (the environment stays: rm -r .venv)
 	rm -rf var .pytest_cache .mypy_cache .ruff_cache .import_linter_cache .hypothesis

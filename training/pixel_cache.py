@@ -3,8 +3,9 @@
     <folder>/<16 hex digits>.npy    uint8 (n, resize, resize, 3), written aside and renamed
     <folder>/<16 hex digits>.json   which photos could not be read, and why
 
-The name is a digest of the photos' bytes and of the transform, so it can't be stale. Evaluation takes the centre, which
-is exactly what `worker.encoder.Transform.pixels` gives a served network; augmentation starts from the whole square.
+The name is a digest of the photos' bytes and of the transform's parameters. The centre is what `Transform.pixels` gives,
+byte for byte; augmentation starts from the whole square. Workers scale sooner (`worker/encoder/scaling.py`), which
+`training/served.py` does as they do.
 """
 
 import hashlib
@@ -20,7 +21,7 @@ import numpy as np
 from shared.errors import LookalikeError
 from training.files import writing_aside
 from training.problem import TrainingProblem
-from worker.decode import decode_pixels
+from worker.decode import decode_image
 from worker.encoder import Transform
 
 log = logging.getLogger(__name__)
@@ -51,7 +52,7 @@ class Squares:
     transform: Transform
 
     def centres(self, rows: np.ndarray) -> np.ndarray:
-        """Return what a served network sees of some photos, uint8 (m, size, size, 3)."""
+        """Return what the transform makes of some photos, uint8 (m, size, size, 3)."""
         size = self.transform.size
         edge = (self.transform.resize - size) // 2
         return self.pixels[rows, edge : edge + size, edge : edge + size]
@@ -117,7 +118,7 @@ def _squares(paths: Sequence[Path], transform: Transform, unreadable: dict[int, 
     def square(row: int) -> np.ndarray:
         try:
             data = paths[row].read_bytes()
-            return decode_pixels(data, transform, max_bytes=MAX_BYTES, max_pixels=MAX_PIXELS)
+            return transform.pixels(decode_image(data, max_bytes=MAX_BYTES, max_pixels=MAX_PIXELS))
         except (OSError, LookalikeError) as error:
             unreadable[row] = str(error)
             return np.zeros((transform.resize, transform.resize, 3), np.uint8)

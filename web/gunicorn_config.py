@@ -1,5 +1,6 @@
 """gunicorn's settings, from Lookalike's own: `gunicorn --config python:web.gunicorn_config "web.app:create_app()"`."""
 
+import gc
 from typing import Any
 
 from shared.settings import load_settings
@@ -19,6 +20,12 @@ timeout = _settings.wait_max_seconds + 30
 keepalive = 30
 loglevel = _settings.log_level.lower()
 control_socket_disable = True
+
+
+def post_worker_init(_worker: Any) -> None:
+    """Keep what was loaded out of every later garbage collection: there is much of it, and it stays."""
+    gc.collect()
+    gc.freeze()
 
 
 def pre_request(_worker: Any, request: Any) -> None:

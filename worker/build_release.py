@@ -1,6 +1,7 @@
 """Build a release from the catalogue: choose the runtime, embed all images, calibrate similar hits, activate it.
 
     python -m worker.build_release [--label ATTRIBUTE] [--runtime RUNTIME] [--no-activate] [--fresh]
+        [--recall-target SHARE] [--memory-budget BYTES] [--index FACTORY]
     python -m worker.build_release --use RELEASE      go back to a release, or activate one that was built before
 
 It may run while everything else does, at low priority. Stopped at any point, it leaves the active release as it was,
@@ -34,7 +35,8 @@ from shared.store import Store
 from worker.background import step_back
 
 if TYPE_CHECKING:
-    from worker.releases.build import Built
+    from worker.index.recipe import IndexRecipe
+    from worker.releases.build import Built, Wishes
 
 PIPED_WIDTH = 160  # columns where the output is not a terminal
 SAID_SECONDS = 10
@@ -77,10 +79,26 @@ class Steps:
     type=click.Choice(["auto", "openvino-int8", "openvino", "torch"]),
     help="What shall run the network; default: LOOKALIKE_ENCODER_RUNTIME.",
 )
+@click.option(
+    "--recall-target",
+    type=click.FloatRange(0, 1, min_open=True),
+    help="Share of the ten most similar images to be found; 1: exact.  [default: 1; of many images 0.99]",
+)
+@click.option("--memory-budget", type=click.IntRange(1), metavar="BYTES", help="Most memory that the index may keep.")
+@click.option("--index", "factory", metavar="FACTORY", help="FAISS's description of the index, such as IVF256,SQ8.")
 @click.option("--activate/--no-activate", "activates", default=True, help="Let searches use it.  [default: activate]")
 @click.option("--fresh", is_flag=True, help="Start anew, even if an interrupted build could go on.")
 @click.option("--use", "release_id", metavar="RELEASE", help="Only activate a release that was built before.")
-def build_release(label: str | None, runtime: Any, activates: bool, fresh: bool, release_id: str | None) -> None:
+def build_release(
+    label: str | None,
+    runtime: Any,
+    recall_target: float | None,
+    memory_budget: int | None,
+    factory: str | None,
+    activates: bool,
+    fresh: bool,
+    release_id: str | None,
+) -> None:
     """Build a release of the encoder that the settings name, from the images of the catalogue."""
     console = Console() if sys.stdout.isatty() else Console(width=PIPED_WIDTH)
     logging.basicConfig(level="WARNING", format="%(message)s", handlers=[RichHandler(console=console, show_path=False)])
@@ -95,7 +113,11 @@ def build_release(label: str | None, runtime: Any, activates: bool, fresh: bool,
             console.print(f"Release {release_id} is active now.", highlight=False)
             return
         step_back()
-        built = _build(console, catalogue, settings, label, runtime or settings.encoder_runtime, activates, not fresh)
+        from worker.releases.build import Wishes
+
+        recipe = _recipe(recall_target, memory_budget, factory)
+        wishes = Wishes(runtime or settings.encoder_runtime, label, recipe, activates, not fresh)
+        built = _build(console, catalogue, settings, wishes)
     except (EncoderUnavailable, ReleaseNotBuilt) as error:
         raise click.ClickException(str(error)) from error
     except SQLAlchemyError as error:
@@ -129,16 +151,17 @@ def _use(catalogue: Catalogue, settings: Settings, release_id: str) -> None:
     activate_release(catalogue, usable[release_id])
 
 
-def _build(
-    console: Console,
-    catalogue: Catalogue,
-    settings: Settings,
-    label: str | None,
-    runtime: Any,
-    activates: bool,
-    resumes: bool,
-) -> "Built":
-    from worker.releases.build import ReleaseBuilder, Wishes
+def _recipe(recall_target: float | None, memory_budget: int | None, factory: str | None) -> "IndexRecipe | None":
+    """Return what is asked of the index; None where nothing is."""
+    from worker.index.recipe import DEFAULT_TARGET, IndexRecipe
+
+    if recall_target is None and memory_budget is None and factory is None:
+        return None
+    return IndexRecipe(DEFAULT_TARGET if recall_target is None else recall_target, memory_budget, factory)
+
+
+def _build(console: Console, catalogue: Catalogue, settings: Settings, wishes: "Wishes") -> "Built":
+    from worker.releases.build import ReleaseBuilder
 
     columns = (
         SpinnerColumn(),
@@ -150,7 +173,7 @@ def _build(
     with Progress(*columns, console=console, disable=not console.is_terminal) as bars:
         steps = Steps(console, bars)
         builder = ReleaseBuilder(catalogue, Store(settings.store_url), settings, steps.show)
-        built = builder.build(Wishes(runtime, label, activates, resumes))
+        built = builder.build(wishes)
         steps.end()
     return built
 
@@ -175,6 +198,7 @@ def _summarise(console: Console, built: "Built", is_active: bool) -> None:
             f"labels: {source['label']}" if source["label"] else "no attribute suits as label: Precision@5 not measured"
         ),
         "similar hits": f"from cosine {similar['min_cosine']}" + _kept(similar),
+        "index": _index(manifest["index"]),
         "embedded": f"{built.embedded} images",
         "seconds": ", ".join(f"{step} {seconds:.1f}" for step, seconds in built.seconds.items()),
         "active": "yes" if is_active else f"no; activate it: python -m worker.build_release --use {release.id}",
@@ -191,6 +215,16 @@ def _precision(accuracy: dict[str, Any]) -> str:
     if accuracy.get("precision") is None:
         return "not measured" if accuracy else ""
     return f"{accuracy['precision']:.4f} (torch {accuracy['reference_precision']:.4f})"
+
+
+def _index(index: dict[str, Any]) -> str:
+    if "measured" not in index:
+        return "exact"
+    measured = index["measured"]
+    return (
+        f"{index['factory']}, recall@10 {measured['recall_at_10']:.4f}, {measured['p50_ms']:.2f} ms, "
+        f"{measured['bytes_per_row']:.0f} bytes an image"
+    )
 
 
 def _kept(similar: dict[str, Any]) -> str:

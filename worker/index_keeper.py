@@ -1,18 +1,20 @@
 """An index kept on disk, so that a new process need not read all embeddings from the database."""
 
 import logging
+import os
 import time
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from dataclasses import dataclass
-from threading import Thread
+from threading import Thread, get_native_id
 
 import numpy as np
 from sqlalchemy.exc import SQLAlchemyError
 
 from worker.index.flat_index import FlatIndex
+from worker.index.recipe import RecallNotReached
 from worker.index.segmented_index import SegmentedIndex
-from worker.index.snapshot import Hashes, Snapshots
-from worker.index.vector_index import Rows, Vectors
+from worker.index.snapshot import Snapshot, Snapshots
+from worker.index.vector_index import Page
 from worker.indexed_images import IndexedImages
 
 log = logging.getLogger(__name__)
@@ -22,6 +24,13 @@ DUE_ROWS, DUE_SHARE = 1000, 0.1
 # While changes go on it waits for a pause, or for this share: else an import would write each tenth anew.
 PAUSE_SECONDS, DUE_SHARE_AT_ONCE = 5.0, 0.5
 BETWEEN_SECONDS = 30.0
+# An approximate base is due sooner: searches compare with each row of the delta, 1.5 ms for so many numbers.
+DUE_NUMBERS = 10_000_000
+# It takes minutes to build: the next one waits for so many times that.
+REST_FACTOR = 10
+BUILDING_NICE = 15
+# How often to look whether another process of this machine has written a newer snapshot.
+LOOK_SECONDS = 5.0
 # Of a snapshot's rows, the catalogue must still have this share; else it was another catalogue's.
 FEWEST_KNOWN = 0.5
 
@@ -48,6 +57,8 @@ class IndexKeeper:
         self._snapshots = snapshots
         self._writing: Thread | None = None
         self._next_at = 0.0
+        self._next_look_at = 0.0
+        self._base = ""  # the name of the snapshot that is the index's base
 
     def restore(self) -> Restored | None:
         """Fill the index, which must be empty, from a snapshot; None where there is none that fits.
@@ -74,38 +85,103 @@ class IndexKeeper:
         if len(restored.owners) < FEWEST_KNOWN * len(rows):
             log.warning("The index snapshot holds little of this catalogue; the index is filled from the database")
             return None
+        self._base = snapshot.name
         self._index.restart(snapshot.index, FlatIndex(self._index.dim))
         self._index.remove(np.setdiff1d(rows, np.fromiter(restored.owners, np.int64)))
         return restored
 
     def keep(self, changed_at: float) -> None:
-        """Write a snapshot in the background, if one is due.
+        """Go on with a newer snapshot that another process wrote; or write one in the background, if one is due.
 
         Args:
             changed_at: when the index was last changed, by `time.monotonic`.
         """
-        now, changes, size = time.monotonic(), self._index.changes, len(self._index)
-        if changes <= max(DUE_ROWS, DUE_SHARE * size) or now < self._next_at:
+        if self._writing is not None and self._writing.is_alive():
             return
-        if now - changed_at < PAUSE_SECONDS and changes < DUE_SHARE_AT_ONCE * size:
-            return
-        self._next_at = now + BETWEEN_SECONDS
-        if self._writing is None or not self._writing.is_alive():
-            self._writing = Thread(target=self._write, name="write-snapshot", daemon=True)
-            self._writing.start()
+        now = time.monotonic()
+        if now >= self._next_look_at:
+            self._next_look_at = now + LOOK_SECONDS
+            if self._snapshots.has_newer(self._base):
+                self._start(self._adopt)
+                return
+        if now >= self._next_at and self._is_due(now - changed_at):
+            self._next_at = now + BETWEEN_SECONDS
+            self._start(self._write)
+
+    def _is_due(self, quiet_seconds: float) -> bool:
+        recipe, changes, size = self._snapshots.recipe, self._index.changes, len(self._index)
+        if recipe.is_exact_for(size, self._index.dim):
+            is_large = changes > max(DUE_ROWS, DUE_SHARE * size)
+        else:
+            due_rows = min(DUE_SHARE * size, DUE_NUMBERS / self._index.dim)
+            is_large = changes > max(DUE_ROWS, due_rows) or self._index.is_exact
+        return is_large and (quiet_seconds >= PAUSE_SECONDS or changes >= DUE_SHARE_AT_ONCE * size)
+
+    def _start(self, work: Callable[[], None]) -> None:
+        self._writing = Thread(target=work, name="write-snapshot", daemon=True)
+        self._writing.start()
 
     def _write(self) -> None:
-        """Write a snapshot and go on with it as base: processes share its memory, and searches have less to merge."""
+        """Write a snapshot and go on with it as base: processes share its memory, and searches have less to merge.
+
+        One process of a machine writes at a time; the others take what it has written.
+        """
         started = time.monotonic()
         try:
-            snapshot = self._snapshots.write(self._pages())
+            with self._snapshots.writing() as is_alone:
+                if not is_alone:
+                    return
+                _step_back()
+                snapshot = self._snapshots.write(self._pages(), len(self._index))
+        except RecallNotReached as error:
+            log.error("The index goes on with the base that it has: %s", error)
         except (OSError, ValueError, SQLAlchemyError) as error:
             log.warning("The index can't be kept on disk: %s", error)
-            return
-        self._index.rebase(snapshot.index, FlatIndex(self._index.dim))
-        log.info("Kept the index of %d images on disk in %.1f s", len(snapshot.index), time.monotonic() - started)
+        else:
+            self._go_on_with(snapshot)
+            log.info("Kept the index of %d images on disk in %.1f s", len(snapshot.index), time.monotonic() - started)
+        self._next_at = max(self._next_at, time.monotonic() + REST_FACTOR * (time.monotonic() - started))
 
-    def _pages(self) -> Iterator[tuple[Rows, Hashes, Vectors]]:
+    def _adopt(self) -> None:
+        """Go on with what another process has written, unless it holds other images than the catalogue."""
+        snapshot = self._snapshots.newest(after=self._base)
+        if snapshot is None:
+            return
+        try:
+            known, foreign = self._compare(snapshot)
+        except SQLAlchemyError as error:
+            log.warning("The index snapshot %s can't be compared with the catalogue: %s", snapshot.name, error)
+            return
+        if foreign or known < FEWEST_KNOWN * len(snapshot.index):
+            log.warning("The index snapshot %s is not of this catalogue", snapshot.name)
+            self._base = snapshot.name  # not to be looked at again
+            return
+        self._go_on_with(snapshot)
+        log.info("Went on with the index snapshot %s of %d images", snapshot.name, known)
+
+    def _compare(self, snapshot: Snapshot) -> tuple[int, int]:
+        """Return how many of the catalogue's rows a snapshot has with the same image, and with another one."""
+        order = np.argsort(snapshot.index.rows)
+        rows, hashes = snapshot.index.rows[order], snapshot.hashes[order]
+        known = foreign = 0
+        for images in self._images.pages():
+            places = np.searchsorted(rows, images.rows).clip(max=len(rows) - 1)
+            is_there = rows[places] == images.rows
+            is_same = (hashes[places] == images.hashes).all(axis=1)
+            known += int((is_there & is_same).sum())
+            foreign += int((is_there & ~is_same).sum())
+        return known, foreign
+
+    def _go_on_with(self, snapshot: Snapshot) -> None:
+        self._index.rebase(snapshot.index, FlatIndex(self._index.dim))
+        self._base = snapshot.name
+
+    def _pages(self) -> Iterator[Page]:
         for images in self._images.pages():
             rows, vectors = self._index.vectors(images.rows)
             yield rows, images.hashes[np.searchsorted(images.rows, rows)], vectors
+
+
+def _step_back() -> None:
+    """Leave the CPU to searches: this thread, and those that it starts."""
+    os.setpriority(os.PRIO_PROCESS, get_native_id(), BUILDING_NICE)

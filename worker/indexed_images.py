@@ -6,13 +6,13 @@ from dataclasses import dataclass
 import numpy as np
 from sqlalchemy import Engine, bindparam, select
 
-from shared.catalogue import State
+from shared.catalogue import Catalogue, State
 from shared.tables import CatalogueState, ItemImageRow
-from worker.index.snapshot import Hashes
-from worker.index.vector_index import Rows
+from worker.index.vector_index import NORM_TOLERANCE, Hashes, Page, Rows
 
 # The tables themselves: the statement that every search sends takes a third of the time that it takes by its model.
 _STATE, _IMAGE = CatalogueState.__table__.c, ItemImageRow.__table__.c
+EMBEDDINGS_AT_ONCE = 1000
 READ_STATE = select(_STATE.seq, _STATE.purged_seq, _STATE.release_id)
 READ_IMAGES = (
     select(_IMAGE.id, _IMAGE.sha256, _IMAGE.item_id)
@@ -35,6 +35,21 @@ class Images:
     rows: Rows
     hashes: Hashes
     item_ids: list[str]
+
+
+def embedded_pages(catalogue: Catalogue, encoder_id: str, dim: int) -> Iterator[Page]:
+    """Yield rows, hashes and stored embeddings of all images that an encoder has embedded; no image is read.
+
+    An embedding that is not of this length, or not of L2 norm 1, is left out.
+    """
+    for images in IndexedImages(catalogue.engine).pages(EMBEDDINGS_AT_ONCE):
+        hashes = [sha256.tobytes().hex() for sha256 in images.hashes]
+        known = catalogue.embeddings(encoder_id, hashes)
+        embedded = np.array([len(known.get(sha256, b"")) == 4 * dim for sha256 in hashes])
+        raw = b"".join(known[sha256] for sha256, is_there in zip(hashes, embedded, strict=True) if is_there)
+        vectors = np.frombuffer(raw, "<f4").reshape(-1, dim).astype(np.float32)
+        is_unit = np.abs(np.linalg.norm(vectors, axis=1) - 1) <= NORM_TOLERANCE
+        yield images.rows[embedded][is_unit], images.hashes[embedded][is_unit], vectors[is_unit]
 
 
 class IndexedImages:

@@ -4,7 +4,6 @@ import logging
 import time
 from collections.abc import Iterable, Mapping, Sequence
 from itertools import chain, islice
-from pathlib import Path
 
 import numpy as np
 
@@ -34,13 +33,14 @@ class LiveIndex:
     """
 
     def __init__(
-        self, catalogue: Catalogue, index: VectorIndex, encoder_id: str, snapshot_folder: Path | None = None
+        self, catalogue: Catalogue, index: VectorIndex, encoder_id: str, snapshots: Snapshots | None = None
     ) -> None:
         """Args:
         catalogue: the items and their embeddings.
         index: empty, exact; takes what is not in a snapshot.
         encoder_id: whose embeddings to hold.
-        snapshot_folder: where to keep the index from one process to the next; None keeps it nowhere.
+        snapshots: where to keep the index from one process to the next, and what its base is to be; None keeps it
+            nowhere, with an exact base.
         """
         self._catalogue = catalogue
         self._encoder_id = encoder_id
@@ -49,8 +49,7 @@ class LiveIndex:
         self._searches = SharedSearches(self._index)
         self._hits = HitCache(catalogue.hit_rows)
         self._keeper: IndexKeeper | None = None
-        if snapshot_folder is not None:
-            snapshots = Snapshots(snapshot_folder, encoder_id, index.dim)
+        if snapshots is not None:
             self._keeper = IndexKeeper(self._index, self._images, snapshots)
         self._is_new = True
         self._seq = 0

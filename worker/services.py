@@ -120,6 +120,8 @@ class Services:
         if self._engine is not None and self._engine.release == release:
             return False
         self._engine = self._create_engine(release)
+        gc.collect()
+        gc.freeze()  # what stays need not be looked through again with every collection
         return True
 
     def follow_catalogue(self, stopped: Event) -> Thread:
@@ -156,9 +158,10 @@ class Services:
         from worker.engine import Engine
         from worker.index.flat_index import FlatIndex
         from worker.live_index import LiveIndex
+        from worker.releases.indexes import local_snapshots
 
         encoder = self.active.encoder(release)
-        snapshots = self.settings.encoder_cache_path / "indexes" / encoder.id
+        snapshots = local_snapshots(self.settings, encoder.id, encoder.dim, release.recipe)
         live_index = LiveIndex(self.catalogue, FlatIndex(encoder.dim), encoder.id, snapshots)
         live_index.refresh()
         log.info("Serving release %s with %d images", release.id, len(live_index))

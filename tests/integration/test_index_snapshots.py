@@ -17,6 +17,7 @@ from shared.database import connect_database
 from shared.migrations import upgrade
 from tests.stack import wait_until
 from worker.index.flat_index import FlatIndex
+from worker.index.snapshot import Snapshots
 from worker.index.vector_index import Vectors
 from worker.live_index import LiveIndex
 
@@ -32,7 +33,7 @@ def folder(tmp_path: Path) -> Path:
 
 @pytest.fixture
 def open_index(catalogue: Catalogue, folder: Path) -> Open:
-    return lambda: LiveIndex(catalogue, FlatIndex(DIM), ENCODER, folder)
+    return lambda: LiveIndex(catalogue, FlatIndex(DIM), ENCODER, Snapshots(folder, ENCODER, DIM))
 
 
 def unit(count: int, seed: int) -> Vectors:
@@ -168,7 +169,7 @@ def test_a_snapshot_of_another_catalogue_is_not_used(
     upgrade(other_engine)
     other = Catalogue(other_engine)
     fill(other, seed=500)
-    keep(LiveIndex(other, FlatIndex(DIM), ENCODER, folder), folder)
+    keep(LiveIndex(other, FlatIndex(DIM), ENCODER, Snapshots(folder, ENCODER, DIM)), folder)
     other_engine.dispose()
     fill(catalogue)
     assert other.state().seq == catalogue.state().seq
@@ -215,7 +216,7 @@ def test_a_folder_that_can_not_be_written_leaves_the_index_as_it_was(
 ) -> None:
     (tmp_path / "file").write_text("")
     fill(catalogue)
-    live = LiveIndex(catalogue, FlatIndex(DIM), ENCODER, tmp_path / "file" / "kept")
+    live = LiveIndex(catalogue, FlatIndex(DIM), ENCODER, Snapshots(tmp_path / "file" / "kept", ENCODER, DIM))
     with caplog.at_level(logging.WARNING):
         live.refresh()
         wait_until(lambda: "can't be kept on disk" in caplog.text, 20, "it says so")

@@ -221,11 +221,18 @@ def seen(data: bytes, crop: Crop | None = None) -> np.ndarray:
     return decode_pixels(data, VIEW, max_bytes=10_000_000, max_pixels=1_000_000, crop=crop)
 
 
+def assert_seen_as(data: bytes, crop: Crop | None = None) -> None:
+    """Pillow scales the reference; the served pixels are rounded otherwise in places."""
+    difference = np.abs(seen(data, crop).astype(int) - VIEW.pixels(decode(data, crop)))
+    assert difference.max() <= 1
+    assert difference.mean() < 0.2
+
+
 @pytest.mark.parametrize("name", ["JPEG", "PNG", "WEBP", "GIF", "AVIF", "BMP"])
 @pytest.mark.parametrize("crop", [None, Crop(x=0.2, y=0.1, width=0.5, height=0.7)])
 def test_a_small_photo_is_seen_as_its_decoded_pixels_are(name: str, crop: Crop | None) -> None:
     data = encoded(picture(90, 61), name)
-    assert np.array_equal(seen(data, crop), VIEW.pixels(decode(data, crop)))
+    assert_seen_as(data, crop)
 
 
 @pytest.mark.parametrize("mode", ["RGB", "L", "CMYK"])
@@ -244,7 +251,7 @@ def test_a_large_jpeg_of_any_orientation_is_seen_nearly_as_all_its_pixels_are(
 
 def test_a_jpeg_whose_sides_can_not_be_halved_is_decoded_whole() -> None:
     data = encoded(picture(641, 481), "JPEG")
-    assert np.array_equal(seen(data), VIEW.pixels(decode(data)))
+    assert_seen_as(data)
 
 
 @pytest.mark.parametrize("share", [0.3, 0.6])

@@ -115,4 +115,5 @@ def test_a_crop_of_a_large_turned_photo_is_the_same_part(lite0: Encoder, photos:
 def test_a_small_crop_of_a_large_photo_is_seen_in_all_its_pixels(lite0: Encoder, photos: list[bytes]) -> None:
     large = enlarged(photos[0], 2400, 3200)
     crop = Crop(x=0.4, y=0.3, width=0.2, height=0.2)
-    assert np.array_equal(served(lite0, large, crop), whole(lite0, large, crop))
+    differences = served(lite0, large, crop).astype(int) - whole(lite0, large, crop)
+    assert np.abs(differences).max() <= 1

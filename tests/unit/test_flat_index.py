@@ -22,6 +22,8 @@ DIM = 8
 class BruteForce:
     """All products, sorted."""
 
+    is_exact = True
+
     def __init__(self, dim: int) -> None:
         self.dim = dim
         self._vectors: dict[int, Vectors] = {}

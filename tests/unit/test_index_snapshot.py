@@ -13,8 +13,8 @@ import numpy as np
 import pytest
 
 from worker.index.flat_index import FlatIndex
-from worker.index.snapshot import ABANDONED_SECONDS, Hashes, Snapshot, Snapshots
-from worker.index.vector_index import Rows, Vectors
+from worker.index.snapshot import ABANDONED_SECONDS, Snapshot, Snapshots
+from worker.index.vector_index import Hashes, Rows, Vectors
 
 DIM, ENCODER = 16, "encoder-1"
 

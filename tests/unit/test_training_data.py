@@ -85,7 +85,7 @@ def test_splits_by_item_have_about_their_shares() -> None:
     assert [round(counts[split] / 4000, 1) for split in ("train", "val", "test")] == [0.7, 0.1, 0.2]
 
 
-def test_decoded_photos_are_what_a_served_network_sees(tmp_path: Path) -> None:
+def test_decoded_photos_are_what_the_transform_makes_of_them(tmp_path: Path) -> None:
     photos = read_photos(write_shop(tmp_path, 12), Columns())
     odd = tmp_path / "odd.jpg"
     Image.fromarray(np.random.default_rng(0).integers(0, 256, (90, 50, 3), dtype=np.uint8)).save(odd)

@@ -2,6 +2,7 @@
 
 encoder.py           the interface
 transform.py         image to network input, the one definition
+scaling.py           its filters: as Pillow has them, and in a fifth of the time
 backbones.py         the networks
 own_weights.py       where their ImageNet weights are from
 head.py, pooling.py  what follows a network's last layer

@@ -13,6 +13,8 @@ from typing import Any, Literal, get_args
 import numpy as np
 from PIL import Image
 
+from worker.encoder.scaling import Scale, scale_exactly
+
 Interpolation = Literal["bilinear", "bicubic", "lanczos"]
 
 Box = tuple[int, int, int, int]
@@ -72,13 +74,16 @@ class Transform:
             row[:] = self.pixels(image)
         return self.normalise(batch)
 
-    def pixels(self, image: Image.Image, box: Box | None = None, reduction: int = 1) -> np.ndarray:
-        """Turn an image into all that a network sees of it, before normalisation. Releases the GIL while it scales.
+    def pixels(
+        self, image: Image.Image, box: Box | None = None, reduction: int = 1, scale: Scale = scale_exactly
+    ) -> np.ndarray:
+        """Turn an image into all that a network sees of it, before normalisation.
 
         Args:
             image: RGB, any size. Not modified.
             box: part of the image to look at, in pixels of the unreduced image; None means all.
             reduction: how many times smaller than the original the image is; it divides the original's sides.
+            scale: applies the filter; Pillow's code is the definition.
 
         Returns:
             uint8 (size, size, 3).
@@ -89,7 +94,7 @@ class Transform:
         if image.mode != "RGB":
             raise ValueError(f"an image must be RGB, but is {image.mode}; decode it with worker.decode")
         edge = (self.resize - self.size) // 2
-        return np.asarray(self._square(image, box, reduction))[edge : edge + self.size, edge : edge + self.size]
+        return np.asarray(self._square(image, box, reduction, scale))[edge : edge + self.size, edge : edge + self.size]
 
     def normalise(self, pixels: np.ndarray) -> np.ndarray:
         """Scale pixels to [0, 1] and normalise each channel.
@@ -137,7 +142,7 @@ class Transform:
         """Return the side of the square that an image of that size becomes, in the image's pixels."""
         return max(min(size), round(max(size) * (1 - self.trim)))
 
-    def _square(self, image: Image.Image, box: Box | None, reduction: int) -> Image.Image:
+    def _square(self, image: Image.Image, box: Box | None, reduction: int, scale: Scale) -> Image.Image:
         """Return the image as a square of side `resize`."""
         left, top, right, bottom = box or (0, 0, image.width * reduction, image.height * reduction)
         side = self._side((right - left, bottom - top))
@@ -145,21 +150,21 @@ class Transform:
         left, top = left + (right - left - width) // 2, top + (bottom - top - height) // 2
         # Scaled before it is padded: the square around a photo of 1 x 1,000,000 pixels would not fit into memory.
         size = (max(1, round(self.resize * width / side)), max(1, round(self.resize * height / side)))
-        scaled = self._scaled(image, (left, top, left + width, top + height), reduction, size)
+        scaled = self._scaled(image, (left, top, left + width, top + height), reduction, size, scale)
         if width == height:
             return scaled
         square = Image.new("RGB", (self.resize, self.resize), _border_colour(scaled))
         square.paste(scaled, ((self.resize - scaled.width) // 2, (self.resize - scaled.height) // 2))
         return square
 
-    def _scaled(self, image: Image.Image, box: Box, reduction: int, size: tuple[int, int]) -> Image.Image:
+    def _scaled(self, image: Image.Image, box: Box, reduction: int, size: tuple[int, int], scale: Scale) -> Image.Image:
         """Cut a box, in pixels of the unreduced image, out of an image and bring it to `size`."""
         left, top, right, bottom = (edge / reduction for edge in box)
-        # Cut first: the filter of `resize` would reach beyond its box into what is not to be seen.
+        # Cut first: the filter would reach beyond its box into what is not to be seen.
         first = floor(left), floor(top)
         cut = image.crop((*first, ceil(right), ceil(bottom)))
         inner = (left - first[0], top - first[1], right - first[0], bottom - first[1])
-        return cut.resize(size, Image.Resampling[self.interpolation.upper()], inner)
+        return scale(cut, size, self.interpolation, inner)
 
 
 def _border_colour(image: Image.Image) -> tuple[int, int, int]:

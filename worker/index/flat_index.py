@@ -72,6 +72,11 @@ class FlatIndex:
             faiss.write_index(self._index, str(path))
 
     @property
+    def is_exact(self) -> bool:
+        """Whether it compares with all rows."""
+        return True
+
+    @property
     def dim(self) -> int:
         """Length of an embedding."""
         return self._dim

@@ -14,6 +14,7 @@ from worker.index.vector_index import (
     check_search,
     in_order,
     membership,
+    no_neighbours,
 )
 
 SPARE_ROWS = 8  # searched for beyond k where rows of the base are gone
@@ -64,6 +65,11 @@ class SegmentedIndex:
         """How many rows were added to the base or removed from it: what searches pay for."""
         return len(self._segments.delta) + len(self._segments.tombstones)
 
+    @property
+    def is_exact(self) -> bool:
+        """Whether it compares with all rows of the base; it does with those of the delta."""
+        return self._segments.base.is_exact
+
     def add(self, rows: Rows, vectors: Vectors) -> None:
         """Add rows; see VectorIndex.add."""
         with self._changing:
@@ -107,11 +113,12 @@ class SegmentedIndex:
         """Find the k most similar rows for each query; see ReadableIndex.search."""
         check_search(queries, k, self.dim)
         now = self._segments
-        delta = now.delta.search(queries, k, allowed)
+        delta = now.delta.search(queries, k, allowed) if len(now.delta) else no_neighbours(len(queries))
         if len(now.base) == len(now.tombstones):
             return delta
         if allowed is not None:
-            base = now.base.search(queries, k, allowed[~membership(allowed, now.tombstones)])
+            live = allowed[~membership(allowed, now.tombstones)] if len(now.tombstones) else allowed
+            base = now.base.search(queries, k, live)
         elif len(now.tombstones):
             base = _search_live(now, queries, k)
         else:

@@ -37,9 +37,10 @@ class SharedSearches:
     def search(self, queries: Vectors, k: int, allowed: Rows | None = None) -> Neighbours:
         """Find the k most similar rows for each query; see ReadableIndex.search.
 
-        Only single queries among all rows are shared; others run alone.
+        Only single queries among all rows are shared, and where each costs its share only; others run alone. An
+        approximate index is searched by all threads side by side.
         """
-        if len(queries) != 1 or allowed is not None:
+        if len(queries) != 1 or allowed is not None or not self._index.is_exact:
             return self._index.search(queries, k, allowed)
         check_search(queries, k, self._index.dim)  # in its own thread, so that only the guilty is told
         asked = _Asked(queries, k)

@@ -8,6 +8,9 @@ import numpy.typing as npt
 
 Vectors = npt.NDArray[np.float32]
 Rows = npt.NDArray[np.int64]
+Hashes = npt.NDArray[np.uint8]
+Page = tuple[Rows, Hashes, Vectors]
+"""Rows int64 (m,), SHA-256 of their images uint8 (m, 32), vectors float32 (m, dim)."""
 
 NORM_TOLERANCE = 1e-3
 
@@ -31,6 +34,11 @@ class ReadableIndex(Protocol):
     @property
     def dim(self) -> int:
         """Length of an embedding."""
+        ...
+
+    @property
+    def is_exact(self) -> bool:
+        """Whether a search compares with all rows. Then searches that wait are better searched together."""
         ...
 
     @property

@@ -3,7 +3,8 @@
 release.py           a release, and those that the database knows
 encoder_folders.py   where encoders are: the store, and this machine
 first.py             which release to serve, and the first one, made without any catalogue
-build.py             a release made from the catalogue: runtime, embeddings, threshold
+build.py             a release made from the catalogue: runtime, embeddings, threshold, index
+indexes.py           indexes of releases, on this machine
 sample.py            photos and labels of the catalogue, to measure with
 similar.py           the threshold of similar hits
 """

@@ -18,7 +18,9 @@ from shared.tables import EmbeddingRow, ItemImageRow
 from worker.embed_missing import embed_missing
 from worker.encoder import Encoder, Runtime, choose_runtime, encoder_id, load_encoder
 from worker.imports.intake import Intake
+from worker.index.recipe import IndexRecipe, fast_enough
 from worker.releases.encoder_folders import adopt, keep_encoder, making_folder, open_release
+from worker.releases.indexes import build_index
 from worker.releases.release import (
     Release,
     activate_release,
@@ -42,14 +44,21 @@ class Wishes:
     Attributes:
         runtime: auto takes the fastest that passes.
         label: attribute for Precision@5; None leaves the choice.
+        recipe: how the index shall be built; None: exact while that is fast enough, else of recall@10 0.99.
         activates: whether searches shall use the release at once.
         resumes: whether an interrupted build goes on, if there is one.
     """
 
     runtime: Runtime | Literal["auto"] = "auto"
     label: str | None = None
+    recipe: IndexRecipe | None = None
     activates: bool = True
     resumes: bool = True
+
+    @property
+    def asked(self) -> list[Any]:
+        """What tells whether two builds were to be the same, as JSON values."""
+        return [self.runtime, self.label, *([self.recipe.to_dict()] if self.recipe else [])]
 
 
 @dataclass
@@ -98,8 +107,11 @@ class ReleaseBuilder:
             embedded = self._embed_catalogue(encoder)
         with self._timing("threshold"):
             similar = self._calibrate(encoder, sample)
-        built_at = datetime.now(UTC).isoformat(timespec="seconds")
-        release = Release(draft.id, draft.encoder_id, {**draft.manifest, "similar": similar, "built_at": built_at})
+        with self._timing("index"):
+            self._progress("Building the index", 0, None)
+            index = build_index(self._catalogue, self._settings, draft, encoder.dim)
+        finished = {"similar": similar, "index": index, "built_at": datetime.now(UTC).isoformat(timespec="seconds")}
+        release = Release(draft.id, draft.encoder_id, {**draft.manifest, **finished})
         (activate_release if wishes.activates else register_release)(self._catalogue, release)
         return Built(release, embedded, self._seconds)
 
@@ -141,10 +153,11 @@ class ReleaseBuilder:
             "calibration_images": len(calibration),
             "held_out_images": len(held_out),
             "label": label,
-            "asked": [wishes.runtime, wishes.label],
+            "asked": wishes.asked,
             "chosen_at": datetime.now(UTC).isoformat(timespec="seconds"),
         }
-        draft = release_of(choice.manifest, built_from=built_from)
+        recipe = wishes.recipe or fast_enough(sample.catalogue_images, choice.manifest["dim"])
+        draft = release_of(choice.manifest, recipe, built_from=built_from)
         announce_release(self._catalogue, draft)
         return draft
 
@@ -221,7 +234,7 @@ def interrupted_build(catalogue: Catalogue, base_id: str, wishes: Wishes) -> Rel
     same = [
         release
         for release in registered_releases(catalogue)
-        if release.manifest.get("built_from", {}).get("asked") == [wishes.runtime, wishes.label]
+        if release.manifest.get("built_from", {}).get("asked") == wishes.asked
         and release.manifest.get("encoder", {}).get("base_id") == base_id
     ]
     newest = max(same, key=_last_change, default=None)

@@ -3,7 +3,7 @@
 import logging
 from dataclasses import dataclass
 from datetime import UTC, datetime
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from sqlalchemy import select, update
 from sqlalchemy.orm import Session
@@ -12,23 +12,24 @@ from shared.catalogue import Catalogue
 from shared.catalogue_change import CatalogueChange
 from shared.tables import CatalogueState, ReleaseRow
 
-log = logging.getLogger(__name__)
+if TYPE_CHECKING:
+    from worker.index.recipe import IndexRecipe
 
-INDEX_KIND = "flat"
+log = logging.getLogger(__name__)
 
 
 @dataclass(frozen=True)
 class Release:
-    """One encoder with its runtime, and one kind of index.
+    """One encoder with its runtime, and how its index is built.
 
     The id names both, and embeddings are stored by encoder, so vectors of one encoder never meet another's index.
     A release that is built again keeps its id if it computes the same; then the newer manifest counts.
 
     Attributes:
-        id: the name in results, "<encoder id>.<kind of index>".
+        id: the name in results, "<encoder id>.<name of the index's recipe>".
         encoder_id: whose embeddings it finds.
-        manifest: JSON values: encoder (with its files and what the accuracy gate saw), index, similar (the
-            threshold and how it was found), built_at, built_from.
+        manifest: JSON values: encoder (with its files and what the accuracy gate saw), index (its recipe, and what
+            was measured of it), similar (the threshold and how it was found), built_at, built_from.
     """
 
     id: str
@@ -46,6 +47,13 @@ class Release:
         return float(self.manifest["similar"]["min_cosine"])
 
     @property
+    def recipe(self) -> "IndexRecipe":
+        """How its index is built; exact where the manifest says nothing else."""
+        from worker.index.recipe import IndexRecipe
+
+        return IndexRecipe(**self.manifest.get("index", {}).get("recipe", {}))
+
+    @property
     def is_finished(self) -> bool:
         """Whether it can serve: its encoder's files are kept, and its threshold was decided."""
         return "files" in self.manifest.get("encoder", {}) and "similar" in self.manifest
@@ -55,11 +63,13 @@ class Release:
         return self.is_finished and self.manifest["encoder"].get("base_id") == base_id
 
 
-def release_of(encoder_manifest: dict[str, Any], **described: Any) -> Release:
-    """Return the release of an encoder and the exact index; `described` is the rest of its manifest."""
+def release_of(encoder_manifest: dict[str, Any], recipe: "IndexRecipe | None" = None, **described: Any) -> Release:
+    """Return the release of an encoder and an index, by default the exact one; `described` is the manifest's rest."""
     encoder_id = encoder_manifest["id"]
-    manifest = {"encoder": encoder_manifest, "index": {"kind": INDEX_KIND}, **described}
-    return Release(f"{encoder_id}.{INDEX_KIND}", encoder_id, manifest)
+    index_name, index = "flat", dict[str, Any](kind="flat")
+    if recipe is not None and not recipe.is_exact:
+        index_name, index = recipe.name, {"recipe": recipe.to_dict()}
+    return Release(f"{encoder_id}.{index_name}", encoder_id, {"encoder": encoder_manifest, "index": index, **described})
 
 
 def registered_releases(catalogue: Catalogue) -> list[Release]:

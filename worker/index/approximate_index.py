@@ -1,0 +1,203 @@
+"""An index of any approximate kind: candidates from a structure of codes, scores from the stored vectors."""
+
+from dataclasses import dataclass
+from typing import Any
+
+import faiss
+import numpy as np
+
+from worker.index.arguments import FilterPlan, QueryArguments
+from worker.index.half_vectors import HalfVectors
+from worker.index.structure import Structure
+from worker.index.vector_index import (
+    Neighbours,
+    Rows,
+    Vectors,
+    check_search,
+    in_order,
+    membership,
+    no_neighbours,
+)
+
+# Ids of fewer than a sixteenth of the rows are looked up one by one faster than all rows are marked.
+LOOKED_UP_SHARE = 16
+
+
+@dataclass(frozen=True)
+class _Allowed:
+    """What a filter lets through.
+
+    Attributes:
+        is_row: bool (n,), which rows.
+        rows: how many.
+        positions: int64 (m,), where these have their vectors in the structure, ascending.
+    """
+
+    is_row: np.ndarray
+    rows: int
+    positions: Rows
+
+    def selector(self, count: int) -> Any:
+        """Return FAISS's form of it, for a structure of so many vectors."""
+        flags = np.zeros(count, bool)
+        flags[self.positions] = True
+        return faiss.IDSelectorBitmap(np.packbits(flags, bitorder="little"))
+
+
+class ApproximateIndex:
+    """A ReadableIndex that never changes. Each query is searched alone, so it finds the same in any company.
+
+    It reads shared memory only and locks nothing: threads search side by side. Rows of the same image share one vector:
+    a graph in which hundreds of copies are each other's nearest would lead nowhere else.
+    """
+
+    def __init__(
+        self,
+        structure: Structure,
+        stored: HalfVectors,
+        rows: Rows,
+        arguments: QueryArguments,
+        plan: FilterPlan,
+        starts: Rows | None = None,
+    ) -> None:
+        """Args:
+        structure: finds candidates.
+        stored: the vectors, in the order of the structure.
+        rows: int64 (n,), ids, each once, in the order of their vectors.
+        arguments: how thorough a search is.
+        plan: which way a filtered search takes.
+        starts: int64 (vectors + 1,), where the rows of each vector begin; None: each vector has one row.
+
+        Raises:
+            ValueError: if the parts don't belong together.
+        """
+        starts = np.arange(len(rows) + 1) if starts is None else starts
+        is_whole = len(structure) == len(stored) == len(starts) - 1 and (np.diff(starts) > 0).all()
+        if not is_whole or (starts[0], starts[-1]) != (0, len(rows)):
+            raise ValueError(f"{len(structure)} codes, {len(stored)} vectors, {len(rows)} rows don't belong together")
+        self._structure = structure
+        self._stored = stored
+        self._rows = rows
+        self._order = np.argsort(rows)  # places of rows by ascending id
+        self._starts = starts if len(rows) > len(stored) else None  # None: a row's place is its vector's
+        self.arguments = arguments
+        self.plan = plan
+
+    @property
+    def is_exact(self) -> bool:
+        """Whether it compares with all rows."""
+        return False
+
+    @property
+    def efforts(self) -> tuple[int, ...]:
+        """What is worth trying as the effort of a search, ascending."""
+        return self._structure.efforts
+
+    @property
+    def dim(self) -> int:
+        """Length of an embedding."""
+        return self._stored.dim
+
+    @property
+    def rows(self) -> Rows:
+        """All rows, int64 (n,). Not to be modified."""
+        return self._rows
+
+    def __len__(self) -> int:
+        """Return the number of rows."""
+        return len(self._rows)
+
+    def vectors(self, rows: Rows) -> tuple[Rows, Vectors]:
+        """Return rows that are here, and their vectors in half precision; see ReadableIndex.vectors."""
+        places = self._places(rows)
+        return self._rows[places], self._stored.at(self._positions(places))
+
+    def search(
+        self,
+        queries: Vectors,
+        k: int,
+        allowed: Rows | None = None,
+        arguments: QueryArguments | None = None,
+        plan: FilterPlan | None = None,
+    ) -> Neighbours:
+        """Find the k most similar rows for each query; see ReadableIndex.search.
+
+        Args:
+            queries: as there.
+            k: as there.
+            allowed: as there.
+            arguments: how thorough this search is; None takes the index's.
+            plan: which way it takes with a filter; None takes the index's.
+
+        Returns:
+            As there. What is found may lack some of the most similar rows, but is never less than k for that.
+        """
+        check_search(queries, k, self.dim)
+        chosen = None if allowed is None else self._allowed(allowed)
+        k = min(k, len(self) if chosen is None else chosen.rows)
+        if k == 0 or len(queries) == 0:
+            return no_neighbours(len(queries))
+        faiss.omp_set_num_threads(1)  # of the calling thread; starting others takes longer than one search
+        how = arguments or self.arguments, plan or self.plan
+        found = [self._search(query, k, chosen, *how) for query in np.ascontiguousarray(queries)]
+        return Neighbours(np.concatenate([one.scores for one in found]), np.concatenate([one.rows for one in found]))
+
+    def _search(
+        self, query: Vectors, k: int, chosen: _Allowed | None, arguments: QueryArguments, plan: FilterPlan
+    ) -> Neighbours:
+        """Search for one query, float32 (dim,), and k rows, as many as there are at most."""
+        total = len(self._stored)
+        count = total if chosen is None else len(chosen.positions)
+        if chosen is not None and count <= max(k, plan.exact_rows):
+            return self._best(self._stored.scores(query, chosen.positions), chosen.positions, k, chosen)
+        depth, projected = arguments.depth(k), self._structure.project(query[None])
+        if chosen is None:
+            distances, positions = self._structure.candidates(projected, depth, arguments.effort)
+        elif count <= plan.scan_share * total:
+            distances, positions = self._structure.scan(projected, depth, chosen.selector(total))
+        else:
+            effort = arguments.effort * total // count
+            distances, positions = self._structure.candidates(projected, depth, effort, chosen.selector(total))
+        if len(positions) < min(k, count):  # graph or lists led to too few
+            selector = faiss.IDSelectorAll() if chosen is None else chosen.selector(total)
+            distances, positions = self._structure.scan(projected, depth, selector)
+        if arguments.rerank:
+            return self._best(self._stored.scores(query, positions), positions, k, chosen)
+        return self._best(np.clip(1 - distances / 2, -1.0, 1.0), positions, k, chosen)
+
+    def _best(self, scores: Vectors, positions: Rows, k: int, chosen: _Allowed | None) -> Neighbours:
+        """Return the k best rows of some vectors, whose scores these are."""
+        if self._starts is None:
+            return in_order(scores[None], self._rows[positions][None], k)
+        starts, ends = self._starts[positions], self._starts[positions + 1]
+        places = np.concatenate([np.arange(*ends_of) for ends_of in zip(starts, ends, strict=True)])
+        scores = np.repeat(scores, ends - starts)
+        if chosen is not None:
+            is_allowed = chosen.is_row[places]
+            places, scores = places[is_allowed], scores[is_allowed]
+        return in_order(scores[None], self._rows[places][None], k)
+
+    def _allowed(self, allowed: Rows) -> _Allowed:
+        if len(allowed) * LOOKED_UP_SHARE < len(self):
+            places = self._places(allowed)
+            is_row = np.zeros(len(self), bool)
+            is_row[places] = True
+        else:
+            is_row = membership(self._rows, allowed)
+            places = np.flatnonzero(is_row)
+        return _Allowed(is_row, len(places), np.unique(self._positions(places)) if self._starts is not None else places)
+
+    def _positions(self, places: Rows) -> Rows:
+        """Return where rows at some places have their vectors."""
+        if self._starts is None:
+            return places
+        return np.searchsorted(self._starts, places, side="right") - 1
+
+    def _places(self, rows: Rows) -> Rows:
+        """Return the places of some rows, ascending; unknown ones are passed over."""
+        if not len(self):
+            return np.empty(0, np.int64)
+        wanted = np.unique(rows)
+        found = np.searchsorted(self._rows, wanted, sorter=self._order).clip(max=len(self) - 1)
+        places = self._order[found]
+        return np.sort(places[self._rows[places] == wanted])

@@ -1,0 +1,209 @@
+"""The part of an approximate index that finds candidates: FAISS's graph or lists, over codes of the vectors.
+
+A factory such as "PCA256,HNSW32_SQ8" first projects to 256 numbers. FAISS projects by a matrix product, whose rounding
+depends on how many queries there are and which is slow for one; so the projection is done here, number by number.
+Distances among the projected vectors are Euclidean: for unit vectors that is the order of cosines, and centring, which
+a projection may do, leaves it as it is.
+"""
+
+import re
+from collections.abc import Iterable
+from pathlib import Path
+from typing import Any
+
+import faiss
+import numpy as np
+
+from worker.index.arguments import BuildArguments
+from worker.index.vector_index import Rows, Vectors
+
+OPQ_ROUNDS = 20  # of FAISS's 50: from there on the recall changes no more
+GRAPH_EFFORTS = (16, 24, 32, 48, 64, 96, 128, 192, 256, 384, 512)
+RERANKS = (1, 2, 3, 4, 6, 8, 12, 16, 24, 32, 48)
+
+
+class Structure:
+    """Finds positions (0 to n - 1, in the order of adding) whose codes are near a query. Searches change nothing."""
+
+    def __init__(self, index: Any, factory: str) -> None:
+        """Args:
+        index: a trained FAISS index, perhaps with linear transforms before it.
+        factory: FAISS's description of it.
+
+        Raises:
+            ValueError: if it is of no kind that is known here.
+        """
+        self.factory = factory
+        self._whole = index
+        self._index = _inner(index)
+        self._matrix, self._offset = _composed(faiss.downcast_index(index))
+        if self.is_graph:
+            self._storage = faiss.downcast_index(self._index.storage)
+
+    @classmethod
+    def trained(cls, arguments: BuildArguments, sample: Vectors) -> "Structure":
+        """Return an empty one.
+
+        Args:
+            arguments: what to build.
+            sample: float32 (m, dim), unit rows, to learn codes and lists from.
+
+        Raises:
+            ValueError: if FAISS does not know the factory, or can't learn it from this sample.
+        """
+        try:
+            index = faiss.index_factory(sample.shape[1], arguments.factory, faiss.METRIC_L2)
+            inner = _inner(index)
+            if isinstance(inner, faiss.IndexHNSW):
+                inner.hnsw.efConstruction = arguments.ef_construction
+            else:
+                inner.cp.seed = 1 + arguments.seed
+            for transform in _transforms(index):
+                if isinstance(transform, faiss.OPQMatrix):
+                    transform.niter = OPQ_ROUNDS
+            index.train(np.ascontiguousarray(sample))
+        except RuntimeError as error:
+            raise ValueError(f"FAISS can't build {arguments.factory!r}: {_reason(error)}") from None
+        return cls(index, arguments.factory)
+
+    @classmethod
+    def opened(cls, path: Path, factory: str) -> "Structure":
+        """Read a file to memory, so that rows can be added; else as `mapped`."""
+        return cls._read(path, factory, 0)
+
+    @classmethod
+    def mapped(cls, path: Path, factory: str) -> "Structure":
+        """Open a file as a view: it is read as far as searches need it, and shared by processes.
+
+        Raises:
+            ValueError: if FAISS can't read it, or it is of no kind that is known here.
+        """
+        return cls._read(path, factory, faiss.IO_FLAG_MMAP_IFC)
+
+    @classmethod
+    def _read(cls, path: Path, factory: str, flags: int) -> "Structure":
+        try:
+            return cls(faiss.read_index(str(path), flags), factory)
+        except RuntimeError as error:
+            raise ValueError(f"FAISS can't read {path}: {_reason(error)}") from None
+
+    def save(self, path: Path) -> None:
+        """Write it to a file."""
+        try:
+            faiss.write_index(self._whole, str(path))
+        except RuntimeError as error:  # FAISS's for whatever the file system refuses
+            raise OSError(f"FAISS can't write {path}: {_reason(error)}") from None
+
+    @property
+    def is_graph(self) -> bool:
+        """Whether it is a graph; else it is lists."""
+        return isinstance(self._index, faiss.IndexHNSW)
+
+    @property
+    def is_exact(self) -> bool:
+        """Whether its codes are the vectors themselves, so that there is nothing to re-rank."""
+        codes = self._storage if self.is_graph else self._index
+        return self._matrix is None and isinstance(codes, faiss.IndexFlat | faiss.IndexIVFFlat)
+
+    @property
+    def efforts(self) -> tuple[int, ...]:
+        """What is worth trying, ascending."""
+        if self.is_graph:
+            return GRAPH_EFFORTS
+        lists = int(self._index.nlist)
+        return tuple(sorted({min(lists, round(2 ** (power / 2))) for power in range(2 * lists.bit_length())}))
+
+    @property
+    def reranks(self) -> tuple[int, ...]:
+        """What is worth trying, ascending."""
+        return (0,) if self.is_exact else RERANKS
+
+    def __len__(self) -> int:
+        """Return the number of rows."""
+        return int(self._index.ntotal)
+
+    def add(self, pages: Iterable[Vectors]) -> None:
+        """Add vectors, in pages of float32 (m, dim), unit rows."""
+        for page in pages:
+            self._whole.add(np.ascontiguousarray(page))
+        # What lies before the index learns of its size only where it adds itself.
+        self._whole.ntotal = self._index.ntotal
+
+    def project(self, query: Vectors) -> Vectors:
+        """Return a query as the codes are made, float32 (1, dim of the codes)."""
+        if self._matrix is None:
+            return query
+        projected = np.empty((1, len(self._matrix)), np.float32)
+        pointers = [faiss.swig_ptr(array) for array in (projected, query, self._matrix)]
+        faiss.fvec_inner_products_ny(*pointers, self._matrix.shape[1], len(self._matrix))
+        return projected if self._offset is None else projected + self._offset
+
+    def candidates(self, query: Vectors, count: int, effort: int, selector: Any = None) -> tuple[Vectors, Rows]:
+        """Find near rows by graph or lists.
+
+        Args:
+            query: float32 (1, dim of the codes), as `project` gives it.
+            count: how many are wanted.
+            effort: nprobe or efSearch.
+            selector: a FAISS IDSelector of positions that may be found; None means all.
+
+        Returns:
+            Squared distances, ascending, and positions; at most `count`, fewer where the effort was too little.
+        """
+        if self.is_graph:
+            parameters = faiss.SearchParametersHNSW(efSearch=max(effort, count), sel=selector)
+        else:
+            parameters = faiss.SearchParametersIVF(nprobe=min(effort, self._index.nlist), sel=selector)
+        return _found(*self._index.search(query, count, params=parameters))
+
+    def scan(self, query: Vectors, count: int, selector: Any) -> tuple[Vectors, Rows]:
+        """Find the nearest codes among all that the selector lets through; arguments and result as of `candidates`."""
+        if self.is_graph:
+            found = self._storage.search(query, count, params=faiss.SearchParameters(sel=selector))
+            return _found(*found)
+        return self.candidates(query, count, self._index.nlist, selector)
+
+
+def _found(distances: Vectors, positions: Rows) -> tuple[Vectors, Rows]:
+    """Leave out FAISS's padding."""
+    is_found = positions[0] >= 0
+    return distances[0][is_found], positions[0][is_found]
+
+
+def _inner(index: Any) -> Any:
+    """Return the graph or the lists behind the transforms."""
+    inner = faiss.downcast_index(index)
+    if isinstance(inner, faiss.IndexPreTransform):
+        inner = faiss.downcast_index(inner.index)
+    if not isinstance(inner, faiss.IndexHNSW | faiss.IndexIVF):
+        raise ValueError(f"{type(inner).__name__} is neither a graph (HNSW) nor lists (IVF)")
+    if inner.metric_type != faiss.METRIC_L2:
+        raise ValueError("its metric is not Euclidean")
+    return inner
+
+
+def _transforms(index: Any) -> list[Any]:
+    """Return what lies before the graph or the lists."""
+    if not isinstance(index, faiss.IndexPreTransform):
+        return []
+    return [faiss.downcast_VectorTransform(index.chain.at(number)) for number in range(index.chain.size())]
+
+
+def _composed(index: Any) -> tuple[Vectors | None, Vectors | None]:
+    """Return one matrix (out, in) and offset (out,) for all transforms before an index; None where there is none."""
+    matrix, offset = None, np.zeros(index.d)
+    for transform in _transforms(index):
+        if not isinstance(transform, faiss.LinearTransform):
+            raise ValueError(f"{type(transform).__name__} is not linear; use PCA, PCAR, RR or OPQ")
+        step = faiss.vector_to_array(transform.A).reshape(transform.d_out, transform.d_in).astype(np.float64)
+        matrix, offset = step if matrix is None else step @ matrix, step @ offset
+        if transform.have_bias:
+            offset = offset + faiss.vector_to_array(transform.b)
+    if matrix is None:
+        return None, None
+    return np.ascontiguousarray(matrix, dtype=np.float32), offset.astype(np.float32) if offset.any() else None
+
+
+def _reason(error: RuntimeError) -> str:
+    """Return FAISS's message without the function, file and line that it names first."""
+    return re.split(r"\.(?:cpp|h):\d+: ", str(error).strip())[-1]

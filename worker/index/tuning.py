@@ -1,0 +1,148 @@
+"""How thorough a search must be to find enough: measured on rows that the index does not hold."""
+
+from collections.abc import Sequence
+from dataclasses import dataclass, replace
+from itertools import takewhile
+from typing import Any
+
+import numpy as np
+
+from worker.index.approximate_index import ApproximateIndex
+from worker.index.arguments import FULL_PLAN, FilterPlan, QueryArguments
+from worker.index.half_vectors import HalfVectors
+from worker.index.recall import Measured, measure, true_scores
+from worker.index.vector_index import Neighbours, Rows, Vectors
+
+K = 10
+SHARES = (0.001, 0.003, 0.01, 0.03, 0.1, 0.2, 0.3, 0.5)
+FILTER_QUERIES = 50
+# The surest first: it is taken where another one is hardly faster.
+WAYS = {
+    "exact": FULL_PLAN,
+    "scan": FilterPlan(exact_rows=0, scan_share=1.0),
+    "search": FilterPlan(exact_rows=0, scan_share=0.0),
+}
+NEARLY = 1.2
+
+
+@dataclass(frozen=True)
+class Tuned:
+    """Query arguments, and what was measured with them."""
+
+    arguments: QueryArguments
+    measured: Measured
+
+    def reaches(self, target: float) -> bool:
+        """Tell whether the recall is at the target for sure: by more than its standard error."""
+        return self.measured.recall_at_10 - self.measured.recall_error >= target or self.measured.recall_at_10 == 1
+
+
+class Tuning:
+    """Measures an index with queries that it does not hold."""
+
+    def __init__(self, index: ApproximateIndex, stored: HalfVectors, queries: Vectors) -> None:
+        """Args:
+        index: to be searched; its rows are the positions.
+        stored: its vectors.
+        queries: float32 (q, dim), unit rows, q >= 1.
+        """
+        self._index = index
+        self._stored = stored
+        self._queries = queries
+        self._truth = true_scores(stored, queries, K)
+
+    def tune(self, target: float, efforts: Sequence[int], reranks: Sequence[int]) -> Tuned:
+        """Return the fastest arguments that reach a target; where none do, those that find most.
+
+        For each re-rank depth, efforts are tried in ascending order until one reaches the target: recall rises with
+        effort. Deeper re-ranking is tried until it no longer makes searches faster.
+        """
+        best: Tuned | None = None
+        most: Tuned | None = None
+        for rerank in reranks:
+            reached = None
+            for effort in efforts:
+                tried = self.try_out(QueryArguments(effort, rerank))
+                if most is None or tried.measured.recall_at_10 > most.measured.recall_at_10:
+                    most = tried
+                if tried.reaches(target):
+                    reached = tried
+                    break
+                if best is not None and tried.measured.p50_ms > 2 * best.measured.p50_ms:
+                    break
+            if reached is not None and (best is None or reached.measured.p50_ms < best.measured.p50_ms):
+                best = reached
+            elif reached is not None and best is not None and reached.measured.p50_ms > 1.5 * best.measured.p50_ms:
+                break
+        found = best or most
+        assert found is not None, "efforts and reranks are not empty"  # noqa: S101
+        return found
+
+    def try_out(self, arguments: QueryArguments) -> Tuned:
+        """Measure one choice of arguments."""
+        return Tuned(arguments, self._measure(arguments, self._queries, self._truth))
+
+    def plan_filters(self, arguments: QueryArguments, target: float) -> tuple[FilterPlan, list[dict[str, Any]]]:
+        """Choose the way of filtered searches: for each share of allowed rows the fastest that finds enough.
+
+        It is measured with rows allowed at random, and with those most similar to one row, as the items of a category
+        are: most queries are far from all of these, and a graph leads to their neighbours, who are not allowed.
+
+        Returns:
+            The plan, and what was measured: one JSON value for each share and way.
+        """
+        table: list[dict[str, Any]] = []
+        shares, fastest = [], list[str]()
+        for share in SHARES:
+            count = round(share * len(self._stored))
+            if count < 1:
+                continue
+            filters = (self._random(count), self._alike(count))
+            ways = {way: self._filtered(arguments, filters, plan) for way, plan in WAYS.items()}
+            table += [{"share": share, "way": way, **measured.to_dict()} for way, measured in ways.items()]
+            enough = {way: found for way, found in ways.items() if found.recall_at_10 >= target}
+            quickest = min((found.p50_ms for found in enough.values()), default=0.0)
+            shares.append(share)
+            fastest.append(next((way for way in enough if enough[way].p50_ms <= NEARLY * quickest), "exact"))
+        exact = _last(shares, fastest, {"exact"})
+        scan = _last(shares, fastest, {"exact", "scan"})
+        return FilterPlan(exact_rows=round(exact * len(self._stored)), scan_share=scan), table
+
+    def _random(self, count: int) -> Rows:
+        return np.sort(np.random.default_rng(0).choice(len(self._stored), count, replace=False))
+
+    def _alike(self, count: int) -> Rows:
+        """Return the positions of the rows most similar to one of them, as the codes tell."""
+        pivot = self._stored.at(np.array([len(self._stored) // 2]))
+        found = self._index.search(pivot, count, self._index.rows, QueryArguments(effort=1, rerank=0), WAYS["scan"])
+        return np.sort(found.rows[0])
+
+    def _filtered(self, arguments: QueryArguments, filters: Sequence[Rows], plan: FilterPlan) -> Measured:
+        """Return the lower recall, and the higher latency, of some filters (positions) with one way."""
+        queries = self._queries[:FILTER_QUERIES]
+        found = []
+        for positions in filters:
+            truth = true_scores(self._stored, queries, K, positions)
+            found.append(self._measure(arguments, queries, truth, positions, plan))
+        worst = min(found, key=lambda measured: measured.recall_at_10)
+        slowest = max(found, key=lambda measured: measured.p50_ms)
+        return replace(worst, p50_ms=slowest.p50_ms, p95_ms=slowest.p95_ms)
+
+    def _measure(
+        self,
+        arguments: QueryArguments,
+        queries: Vectors,
+        truth: Vectors,
+        allowed: Rows | None = None,
+        plan: FilterPlan | None = None,
+    ) -> Measured:
+        def search(query: Vectors) -> Neighbours:
+            return self._index.search(query, K, allowed, arguments, plan)
+
+        return measure(self._index, search, queries, truth)
+
+
+def _last(shares: Sequence[float], ways: Sequence[str], wanted: set[str]) -> float:
+    """Return the greatest share up to which one of the wanted ways is the choice for all; 0 if for none."""
+    leading = takewhile(lambda pair: pair[1] in wanted, zip(shares, ways, strict=True))
+    return max((share for share, _ in leading), default=0.0)
