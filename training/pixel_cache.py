@@ -3,9 +3,9 @@
     <folder>/<16 hex digits>.npy    uint8 (n, resize, resize, 3), written aside and renamed
     <folder>/<16 hex digits>.json   which photos could not be read, and why
 
-The name is a digest of the photos' bytes and of the transform's parameters. The centre is what `Transform.pixels` gives,
-byte for byte; augmentation starts from the whole square. Workers scale faster (`worker/encoder/scaling.py`), and so does
-what judges an encoder (`training/served.py`).
+The name is a digest of the photos' bytes and of the transform's parameters. The centre is what `Transform.pixels`
+gives, byte for byte; augmentation starts from the whole square. Workers scale faster (`worker/encoder/scaling.py`), and
+so does what judges an encoder (`training/served.py`).
 """
 
 import hashlib
