@@ -59,11 +59,12 @@ class Settings(BaseSettings):
         description="Threads of one web process; each waiting client holds one, up to three quarters.",
     )
 
-    encoder: Literal["tf_efficientnet_lite0", "resnet50"] = Field(
+    encoder: Literal["tf_efficientnet_lite0", "resnet50", "resnet101", "efficientnet_b4", "vit_b_16"] = Field(
         "tf_efficientnet_lite0", description="Backbone that turns images into embeddings."
     )
     encoder_weights_path: Path | None = Field(
-        None, description="Weights file for the encoder (.safetensors or .pth); unset: the backbone's own weights."
+        None,
+        description="Weights file (.safetensors or .pth) or folder of a trained encoder; unset: the backbone's own.",
     )
     encoder_threads: int = Field(2, ge=1, le=64, description="CPU threads of one forward pass.")
     encoder_runtime: Literal["auto", "openvino-int8", "openvino", "torch"] = Field(
