@@ -27,6 +27,7 @@ from shared.catalogue_change import ImageRef, ItemChange
 from shared.database import connect_database
 from shared.job_record import JobRecord
 from shared.migrations import upgrade
+from shared.releases import Release
 from shared.settings import Settings
 from shared.store import Store
 from training.evaluate import ATTRIBUTES
@@ -39,7 +40,6 @@ from worker.encoder import Encoder, EncoderUnavailable
 from worker.engine import Engine
 from worker.index.flat_index import FlatIndex
 from worker.live_index import LiveIndex
-from worker.releases import Release
 
 PRINTED = ("p_at_1", "p_at_5", "p_at_10", "p_at_5_sub_category", "colour_at_5", "map_at_r")
 PAGE = 500

@@ -48,6 +48,9 @@ class Settings(BaseSettings):
         "var/store",
         description="fsspec folder or URL (for example s3://bucket/prefix) of images and uploaded catalogues.",
     )
+    encoder_root: Path | None = Field(
+        None, description="Folder on the server with trained encoders that releases may be built of; unset: none."
+    )
     import_root: Path | None = Field(
         None, description="Folder on the server whose catalogue files clients may import by path; unset: none."
     )

@@ -28,6 +28,7 @@ from web.job_ends import JobEnds
 from web.jobs import create_jobs_api
 from web.metrics import SystemCollector, measure_requests
 from web.operations import create_operations_api
+from web.releases import create_releases_api
 from web.searches import create_searches_api
 from web.services import Services
 
@@ -92,6 +93,7 @@ def create_app(settings: Settings | None = None) -> OpenAPI:
         create_jobs_api(services),
         create_imports_api(services),
         create_items_api(services),
+        create_releases_api(services),
         create_operations_api(services, registry),
     ):
         app.register_api(api)

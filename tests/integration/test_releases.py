@@ -10,13 +10,13 @@ import pytest
 from sqlalchemy import func, select
 from sqlalchemy.orm import Session
 
+from shared.releases import Release, active_release, choose_release, registered_releases
 from shared.tables import ReleaseRow
 from tests.shop import Shop, open_shop
 from worker.encoder import EncoderUnavailable
-from worker.releases import active_release, open_release
+from worker.releases import open_release
 from worker.releases.encoder_folders import local_folder
 from worker.releases.first import generated_pixels
-from worker.releases.release import Release, activate_release, registered_releases
 
 SERVE = """
 import sys
@@ -96,10 +96,10 @@ def test_going_back_to_an_encoder_takes_its_newest_finished_release(shop: Shop) 
     first = shop.serve()
     draft = shop.interrupted_build()
     finished = Release("built.flat", draft.encoder_id, {**draft.manifest, "similar": {"min_cosine": 0.97}})
-    activate_release(shop.catalogue, finished)
+    choose_release(shop.catalogue, finished)
     assert shop.serve() == finished
     strange = {**finished.manifest, "encoder": {**finished.manifest["encoder"], "base_id": "resnet50-0123456789"}}
-    activate_release(shop.catalogue, Release("strange.flat", "strange", strange))
+    choose_release(shop.catalogue, Release("strange.flat", "strange", strange))
     assert shop.serve() == finished != first
     assert active_release(shop.catalogue) == finished
 

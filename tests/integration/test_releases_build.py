@@ -7,11 +7,11 @@ from pathlib import Path
 
 import pytest
 
+from shared.releases import active_release, registered_releases
 from tests.shop import Shop, open_shop
 from tests.stack import wait_until
-from worker.releases import active_release, open_release
+from worker.releases import open_release
 from worker.releases.build import ReleaseBuilder, Wishes
-from worker.releases.release import registered_releases
 from worker.releases.sample import ReleaseNotBuilt, choose_label, choose_sample, read_images
 
 COMMAND = ("-m", "worker.build_release")
