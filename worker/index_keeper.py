@@ -4,6 +4,7 @@ import logging
 import os
 import time
 from collections.abc import Callable, Iterator
+from contextlib import suppress
 from dataclasses import dataclass
 from threading import Thread, get_native_id
 
@@ -58,7 +59,7 @@ class IndexKeeper:
         self._writing: Thread | None = None
         self._next_at = 0.0
         self._next_look_at = 0.0
-        self._base = ""  # the name of the snapshot that is the index's base
+        self._known = ""  # the name of the newest snapshot that was opened, written, or found useless
 
     def restore(self) -> Restored | None:
         """Fill the index, which must be empty, from a snapshot; None where there is none that fits.
@@ -85,7 +86,7 @@ class IndexKeeper:
         if len(restored.owners) < FEWEST_KNOWN * len(rows):
             log.warning("The index snapshot holds little of this catalogue; the index is filled from the database")
             return None
-        self._base = snapshot.name
+        self._known = snapshot.name
         self._index.restart(snapshot.index, FlatIndex(self._index.dim))
         self._index.remove(np.setdiff1d(rows, np.fromiter(restored.owners, np.int64)))
         return restored
@@ -101,7 +102,7 @@ class IndexKeeper:
         now = time.monotonic()
         if now >= self._next_look_at:
             self._next_look_at = now + LOOK_SECONDS
-            if self._snapshots.has_newer(self._base):
+            if self._snapshots.newest_name() > self._known:
                 self._start(self._adopt)
                 return
         if now >= self._next_at and self._is_due(now - changed_at):
@@ -144,8 +145,9 @@ class IndexKeeper:
 
     def _adopt(self) -> None:
         """Go on with what another process has written, unless it holds other images than the catalogue."""
-        snapshot = self._snapshots.newest(after=self._base)
-        if snapshot is None:
+        snapshot = self._snapshots.newest(after=self._known)
+        self._known = self._snapshots.newest_name()  # what can't be used is not to be looked at again
+        if snapshot is None or not len(snapshot.index):
             return
         try:
             known, foreign = self._compare(snapshot)
@@ -154,7 +156,6 @@ class IndexKeeper:
             return
         if foreign or known < FEWEST_KNOWN * len(snapshot.index):
             log.warning("The index snapshot %s is not of this catalogue", snapshot.name)
-            self._base = snapshot.name  # not to be looked at again
             return
         self._go_on_with(snapshot)
         log.info("Went on with the index snapshot %s of %d images", snapshot.name, known)
@@ -174,7 +175,7 @@ class IndexKeeper:
 
     def _go_on_with(self, snapshot: Snapshot) -> None:
         self._index.rebase(snapshot.index, FlatIndex(self._index.dim))
-        self._base = snapshot.name
+        self._known = max(self._known, snapshot.name)
 
     def _pages(self) -> Iterator[Page]:
         for images in self._images.pages():
@@ -184,4 +185,5 @@ class IndexKeeper:
 
 def _step_back() -> None:
     """Leave the CPU to searches: this thread, and those that it starts."""
-    os.setpriority(os.PRIO_PROCESS, get_native_id(), BUILDING_NICE)
+    with suppress(OSError):  # only Linux has a priority for each thread
+        os.setpriority(os.PRIO_PROCESS, get_native_id(), BUILDING_NICE)

@@ -35,6 +35,7 @@ def main() -> None:
     budget = arguments.bytes_per_vector and arguments.bytes_per_vector * arguments.rows
     recipe = IndexRecipe(arguments.recall_target, budget)
     measured = Run(arguments.datasets, arguments.state, arguments.rows, recipe, console).measure()
+    (arguments.state / "measured.json").write_text(json.dumps(measured), encoding="utf-8")
     named = figures(measured)
     name = "index" if arguments.rows < MILLION else f"index-{arguments.rows}"
     draw(measured, RESULTS.parent / "images" / f"{name}.png")

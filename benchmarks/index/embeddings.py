@@ -2,7 +2,8 @@
 
 The mission's encoder gives 2048 numbers. Its weights may not be here, and untrained ones have no structure. So each
 photo is embedded twice by the default encoder (1280 numbers each): whole, and the middle 70 % of width and height. Both
-vectors one behind the other, 2560 numbers, are rotated to the 2048 directions in which they extend most.
+vectors one behind the other, 2560 numbers, are rotated to the 2048 directions in which they extend most, and these by
+chance: networks spread what they see over all numbers, and codes of 8 bits a number would suffer from one large number.
 """
 
 import csv
@@ -107,6 +108,7 @@ def _rotate(views: Vectors) -> tuple[Vectors, float]:
     """
     moments = views.T.astype(np.float64) @ views.astype(np.float64)  # (2560, 2560)
     directions = np.linalg.eigh(moments)[1][:, ::-1][:, :DIM]  # (2560, 2048)
+    directions = directions @ np.linalg.qr(np.random.default_rng(0).standard_normal((DIM, DIM)))[0]
     rotated = views @ directions.astype(np.float32)
     lengths = np.linalg.norm(rotated, axis=1, keepdims=True)
     return rotated / lengths, float((lengths**2).sum() / (views**2).sum())

@@ -139,7 +139,7 @@ class Run:
         index = snapshot.index
         assert isinstance(index, ApproximateIndex)  # noqa: S101
         rerank = index.arguments.rerank
-        for effort in index.efforts:
+        for effort in index.efforts(index.arguments.depth(K)):
             arguments = QueryArguments(effort, rerank)
 
             def search(query: Vectors, arguments: QueryArguments = arguments) -> Rows:

@@ -31,7 +31,6 @@ FACTORIES = {
     "opq-ivf-pq, fast scan": "OPQ8,IVF4,PQ8x4fs",
 }
 THOROUGH = QueryArguments(effort=COUNT, rerank=COUNT)
-HALF = 1e-3  # rounding of half precision, in a score of 32 numbers
 PLANS = {
     "exact": FilterPlan(exact_rows=COUNT),
     "scan": FilterPlan(exact_rows=0, scan_share=1.0),

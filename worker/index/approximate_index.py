@@ -88,10 +88,14 @@ class ApproximateIndex:
         """Whether it compares with all rows."""
         return False
 
+    def efforts(self, depth: int) -> tuple[int, ...]:
+        """Return the efforts that are worth trying for so many candidates, ascending."""
+        return self._structure.efforts(depth)
+
     @property
-    def efforts(self) -> tuple[int, ...]:
-        """What is worth trying as the effort of a search, ascending."""
-        return self._structure.efforts
+    def reranks(self) -> tuple[int, ...]:
+        """The re-rank depths that are worth trying, ascending."""
+        return self._structure.reranks
 
     @property
     def dim(self) -> int:

@@ -158,12 +158,12 @@ class BaseBuilder:
         fitting = [
             kind
             for kind in KINDS.values()
-            if kind.is_chosen and (budget is None or kind.bytes_per_row(self._dim) * rows <= budget)
+            if kind.is_chosen and (budget is None or kind.bytes_for(rows, self._dim) <= budget)
         ]
         if not fitting:
-            least = min(kind.bytes_per_row(self._dim) for kind in KINDS.values() if kind.is_chosen)
+            least = min(kind.bytes_for(rows, self._dim) for kind in KINDS.values() if kind.is_chosen)
             raise RecallNotReached(
-                f"No kind of index keeps {rows} rows in {budget} bytes. The smallest takes {least * rows}: raise "
+                f"No kind of index keeps {rows} rows in {budget} bytes. The smallest takes {least}: raise "
                 "--memory-budget to that."
             )
         return {kind.name: kind.factory(rows, self._dim) for kind in fitting}
@@ -177,7 +177,7 @@ class BaseBuilder:
         seconds = perf_counter() - started
         self._progress(f"Tuning {factory}")
         tuning = Tuning(_opened(structure, stored), stored, held_out)
-        tuned = tuning.tune(self._recipe.recall_target, structure.efforts, structure.reranks)
+        tuned = tuning.tune(self._recipe.recall_target)
         return _Trial(kind, structure, tuned, seconds)
 
     def _refusal(self, trials: list[_Trial], rows: int) -> str:
@@ -187,11 +187,7 @@ class BaseBuilder:
         reached = f"{measured.recall_at_10:.4f}, standard error {measured.recall_error:.4f}"
         tried = {trial.kind for trial in trials}
         more = min(
-            (
-                kind.bytes_per_row(self._dim) * rows
-                for kind in KINDS.values()
-                if kind.is_chosen and kind.name not in tried
-            ),
+            (kind.bytes_for(rows, self._dim) for kind in KINDS.values() if kind.is_chosen and kind.name not in tried),
             default=None,
         )
         remedies = [f"--recall-target {max(0.01, measured.recall_at_10 - measured.recall_error) // 0.001 / 1000}"]

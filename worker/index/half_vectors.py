@@ -1,6 +1,7 @@
 """Vectors in half precision on disk, mapped: for exact scores of a few rows, without memory of their own.
 
-Half precision keeps 11 bits of each number: a cosine of 2048 of them changes by 2e-5 at most, measured.
+Half precision keeps 11 bits of each number. A cosine changes by 1.1e-4 at most, 8e-6 on average, measured with the 1280
+numbers of the default encoder.
 """
 
 from pathlib import Path

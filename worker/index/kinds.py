@@ -24,6 +24,11 @@ class Kind:
     bytes_per_row: Callable[[int], int]
     is_chosen: bool = False
 
+    def bytes_for(self, rows: int, dim: int) -> int:
+        """Return about how much memory so many rows take, projection and centres of lists included."""
+        centres = lists(rows) if "IVF" in self.factory(rows, dim) else 0
+        return self.bytes_per_row(dim) * rows + 4 * min(dim, NUMBERS) * (dim + centres)
+
 
 def lists(rows: int) -> int:
     """Return a number of lists for so many rows: about the root of it, times two or four; a power of two."""

@@ -126,9 +126,9 @@ class Snapshots:
                 log.warning("The index snapshot %s can't be used: %s", path, error)
         return None
 
-    def has_newer(self, name: str) -> bool:
-        """Tell whether there is a snapshot with a greater name."""
-        return any(path.name > name for path in self._all())
+    def newest_name(self) -> str:
+        """Return the name of the newest snapshot, whole or not; empty where there is none."""
+        return max((path.name for path in self._all()), default="")
 
     @contextmanager
     def writing(self) -> Iterator[bool]:

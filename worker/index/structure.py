@@ -17,6 +17,7 @@ import numpy as np
 from worker.index.arguments import BuildArguments
 from worker.index.vector_index import Rows, Vectors
 
+ALL_THREADS: int = faiss.omp_get_max_threads()
 OPQ_ROUNDS = 20  # of FAISS's 50: from there on the recall changes no more
 GRAPH_EFFORTS = (16, 24, 32, 48, 64, 96, 128, 192, 256, 384, 512)
 RERANKS = (1, 2, 3, 4, 6, 8, 12, 16, 24, 32, 48)
@@ -53,6 +54,7 @@ class Structure:
         """
         try:
             index = faiss.index_factory(sample.shape[1], arguments.factory, faiss.METRIC_L2)
+            faiss.omp_set_num_threads(ALL_THREADS)  # a search may have set another number for this thread
             inner = _inner(index)
             if isinstance(inner, faiss.IndexHNSW):
                 inner.hnsw.efConstruction = arguments.ef_construction
@@ -105,11 +107,10 @@ class Structure:
         codes = self._storage if self.is_graph else self._index
         return self._matrix is None and isinstance(codes, faiss.IndexFlat | faiss.IndexIVFFlat)
 
-    @property
-    def efforts(self) -> tuple[int, ...]:
-        """What is worth trying, ascending."""
+    def efforts(self, depth: int) -> tuple[int, ...]:
+        """Return what is worth trying for so many candidates, ascending."""
         if self.is_graph:
-            return GRAPH_EFFORTS
+            return tuple(sorted({max(effort, depth) for effort in GRAPH_EFFORTS}))
         lists = int(self._index.nlist)
         return tuple(sorted({min(lists, round(2 ** (power / 2))) for power in range(2 * lists.bit_length())}))
 
@@ -124,6 +125,7 @@ class Structure:
 
     def add(self, pages: Iterable[Vectors]) -> None:
         """Add vectors, in pages of float32 (m, dim), unit rows."""
+        faiss.omp_set_num_threads(ALL_THREADS)
         for page in pages:
             self._whole.add(np.ascontiguousarray(page))
         # What lies before the index learns of its size only where it adds itself.

@@ -23,6 +23,8 @@ WAYS = {
     "search": FilterPlan(exact_rows=0, scan_share=0.0),
 }
 NEARLY = 1.2
+SLOWER = 1.5
+NOTHING = 0.0005  # in recall: five rows of a thousand searches
 
 
 @dataclass(frozen=True)
@@ -51,31 +53,31 @@ class Tuning:
         self._queries = queries
         self._truth = true_scores(stored, queries, K)
 
-    def tune(self, target: float, efforts: Sequence[int], reranks: Sequence[int]) -> Tuned:
+    def tune(self, target: float) -> Tuned:
         """Return the fastest arguments that reach a target; where none do, those that find most.
 
-        For each re-rank depth, efforts are tried in ascending order until one reaches the target: recall rises with
-        effort. Deeper re-ranking is tried until it no longer makes searches faster.
+        For each re-rank depth, efforts are tried in ascending order until one reaches the target. More effort than what
+        changes nothing, or takes longer than what reaches it already, is not tried; nor is deeper re-ranking.
         """
         best: Tuned | None = None
         most: Tuned | None = None
-        for rerank in reranks:
-            reached = None
-            for effort in efforts:
+        for rerank in self._index.reranks:
+            before = 0.0
+            for effort in self._index.efforts(QueryArguments(1, rerank).depth(K)):
                 tried = self.try_out(QueryArguments(effort, rerank))
-                if most is None or tried.measured.recall_at_10 > most.measured.recall_at_10:
+                recall, milliseconds = tried.measured.recall_at_10, tried.measured.p50_ms
+                if most is None or recall > most.measured.recall_at_10:
                     most = tried
-                if tried.reaches(target):
-                    reached = tried
+                is_faster = best is None or milliseconds < best.measured.p50_ms
+                if tried.reaches(target) and is_faster:
+                    best = tried
+                if tried.reaches(target) or not is_faster or recall - before < NOTHING:
                     break
-                if best is not None and tried.measured.p50_ms > 2 * best.measured.p50_ms:
-                    break
-            if reached is not None and (best is None or reached.measured.p50_ms < best.measured.p50_ms):
-                best = reached
-            elif reached is not None and best is not None and reached.measured.p50_ms > 1.5 * best.measured.p50_ms:
+                before = recall
+            if best is not None and milliseconds > SLOWER * best.measured.p50_ms:
                 break
         found = best or most
-        assert found is not None, "efforts and reranks are not empty"  # noqa: S101
+        assert found is not None, "there are always arguments to try"  # noqa: S101
         return found
 
     def try_out(self, arguments: QueryArguments) -> Tuned:

@@ -1,0 +1,87 @@
+"""What `make bench-index` measures with: growth, dimension, recall, swapping."""
+
+from pathlib import Path
+
+import numpy as np
+import pytest
+
+from benchmarks.index import growth
+from benchmarks.index.dimension import intrinsic_dimension
+from benchmarks.index.growth import NEIGHBOURS, grow, grown
+from benchmarks.index.latency import Judge, Point, best_scores, fastest
+from benchmarks.index.swapping import SWAPS, swap
+from tests.unit.test_flat_index import unit
+from worker.index.flat_index import FlatIndex
+from worker.index.vector_index import Vectors
+
+
+def surface(count: int, dimension: int, dim: int = 32) -> Vectors:
+    """Vectors on a smooth surface of a dimension."""
+    random = np.random.default_rng(0)
+    vectors = np.tanh(random.standard_normal((count, dimension)) @ random.standard_normal((dimension, dim)) / 3)
+    vectors[:, 0] += 4
+    return (vectors / np.linalg.norm(vectors, axis=1, keepdims=True)).astype(np.float32)
+
+
+@pytest.mark.parametrize("dimension", [2, 5])
+def test_the_dimension_of_a_surface_is_found(dimension: int) -> None:
+    assert intrinsic_dimension(surface(4000, dimension)) == pytest.approx(dimension, rel=0.2)
+
+
+def test_grown_vectors_begin_with_the_real_ones_and_stay_on_their_surface(tmp_path: Path) -> None:
+    real, others = np.split(surface(1500, 4), [1000])
+    vectors = grown(real, 5000, tmp_path)
+    np.testing.assert_array_equal(vectors[:1000], real)
+    np.testing.assert_allclose(np.linalg.norm(vectors, axis=1), 1, atol=1e-5)
+    assert intrinsic_dimension(vectors, others) < 7  # uniform noise would have 31
+    nearest = best_scores(vectors[1000:2000], real)[:, 0]
+    apart = np.sort(real @ real.T, axis=1)[:, -1 - NEIGHBOURS]
+    assert nearest.mean() > apart.mean()
+    np.testing.assert_array_equal(grown(real, 5000, tmp_path), vectors)
+
+
+def test_growth_streams_the_same_blocks_each_time(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(growth, "BLOCK", 300)
+    real = surface(100, 3)
+    blocks = list(grow(real, 1000))
+    assert [len(block) for block in blocks] == [100, 300, 300, 300]
+    np.testing.assert_array_equal(np.concatenate(blocks), np.concatenate(list(grow(real, 1000))))
+    assert [len(block) for block in grow(real, 40)] == [40]
+
+
+def test_copies_among_the_real_vectors_do_not_disturb_growth() -> None:
+    real = np.repeat(surface(30, 3), 40, axis=0)
+    assert np.isfinite(np.concatenate(list(grow(real, 2000)))).all()
+
+
+def test_a_judge_counts_what_is_missing_and_takes_any_of_equal_rows() -> None:
+    vectors = unit(200, dim=8)
+    vectors[100:] = vectors[:100]
+    queries = unit(20, seed=1, dim=8)
+    judge = Judge(vectors, queries, best_scores(queries, vectors))
+    order = [np.argsort(-(vectors @ query)) for query in queries]
+    exact = {query.tobytes(): rows for query, rows in zip(queries, order, strict=True)}
+    whole = judge.judge("whole", lambda query: exact[query[0].tobytes()][:10])
+    assert (whole.setting, whole.recall) == ("whole", 1)
+    assert judge.judge("half", lambda query: exact[query[0].tobytes()][:5]).recall == 0.5
+    other = judge.judge("copies", lambda query: (exact[query[0].tobytes()][:10] + 100) % 200)
+    assert other.recall == 1
+    assert judge.judge("last", lambda query: exact[query[0].tobytes()][-10:]).recall == 0
+
+
+def test_the_fastest_setting_is_one_that_finds_enough() -> None:
+    points = [Point("a", 0.9, 1, 1), Point("b", 0.995, 3, 3), Point("c", 0.99, 2, 2), Point("d", 1, 9, 9)]
+    assert fastest(points, 0.99) == points[2]
+    assert fastest(points[:1], 0.99) is None
+
+
+def test_bases_change_under_searches_and_none_fails_or_mixes_them() -> None:
+    one, other = FlatIndex(8), FlatIndex(8)
+    one.add(np.arange(100), unit(100, dim=8))
+    other.add(np.arange(1000, 1100), unit(100, dim=8))
+    swapped = swap(one, other, unit(20, seed=1, dim=8))
+    assert (swapped.failures, swapped.swaps) == (0, SWAPS)
+    assert swapped.searches > SWAPS
+    mixed = FlatIndex(8)
+    mixed.add(np.arange(95, 195), unit(100, dim=8))
+    assert swap(one, mixed, unit(20, seed=1, dim=8)).searches > 0
