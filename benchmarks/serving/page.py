@@ -11,6 +11,7 @@ from benchmarks.encoder_precision import markdown_table
 from benchmarks.report import heading, machine
 from benchmarks.serving.figures import GOALS
 from benchmarks.serving.page_losses import losses
+from benchmarks.serving.page_words import losses_in_words
 from benchmarks.serving.plot import SYSTEMS, draw
 from benchmarks.serving.scale import CLIENTS, IDENTICAL_UPLOADS, MANY_CLIENTS
 from benchmarks.serving.statistics import name_value_lines
@@ -55,6 +56,7 @@ def lines(run: Mapping[str, Any]) -> Iterator[str]:
     for backbone, measured in run["encoders"].items():
         yield from (f"## {backbone}", "", *_systems(measured), *_runtimes(measured), *_ours(measured))
     yield from losses(run["encoders"])
+    yield from losses_in_words(run["encoders"])
     yield from ("## All figures", "", "```text", *name_value_lines(run["figures"]), "```")
 
 
