@@ -20,7 +20,7 @@ help: ## Show this list
 	@echo "Lookalike, a visual search backend. make TARGET, where TARGET is one of:"
 	@awk -F ':.*## ' '/^[a-z-]+:.*## / { printf "  %-13s %s\n", $$1, $$2 }' $(MAKEFILE_LIST)
 	@echo "Variables: PYTHON=python3.12 (any from 3.11), for demo also ONCE=1, CATALOG=path/to/products.csv, PORT=8000,"
-	@echo "for bench-serving QUICK=1 (a few minutes, for trying), WEIGHTS_RESNET50=FILE"
+	@echo "for bench-serving QUICK=1 (a few minutes, for trying), WEIGHTS_RESNET50=FILE, for bench-index N=1000000"
 
 demo: $(RUNTIME) ## Start everything, import a catalogue, search with a photo; runs until Ctrl-C (ONCE=1: ends then)
 	@$(BIN)/python -m demo

@@ -14,7 +14,7 @@ from shared.jobs import Jobs
 from shared.queues import create_celery
 from shared.redis_client import connect_redis, connect_redis_for_listening
 from shared.result_cache import ResultCache
-from shared.schemas import ImportRequest, ItemWrite, Problem, SearchRequest
+from shared.schemas import ImportRequest, ItemWrite, Problem, ReleaseRequest, SearchRequest
 from shared.settings import Settings, load_settings
 from shared.store import Store
 from shared.task_message import TaskMessages
@@ -98,7 +98,7 @@ def create_app(settings: Settings | None = None) -> OpenAPI:
     ):
         app.register_api(api)
     # Bodies that may also come as a form are not in any signature.
-    app.components_schemas.update(component_schemas(SearchRequest, ImportRequest, ItemWrite, Problem))
+    app.components_schemas.update(component_schemas(SearchRequest, ImportRequest, ItemWrite, ReleaseRequest, Problem))
     _add_pages(app)
     return app
 

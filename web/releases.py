@@ -10,7 +10,7 @@ from shared.errors import EncoderNotFound
 from shared.paths import resolve_below
 from shared.releases import Release, choose_release, find_release, registered_releases
 from shared.schemas import Job, JobKind, ReleaseInfo, ReleaseList, ReleaseRequest, Wire
-from web.documentation import PROBLEM_RESPONSES
+from web.documentation import PROBLEM_RESPONSES, json_only
 from web.forms import json_body
 from web.searches import check_callback
 from web.services import Services
@@ -31,7 +31,7 @@ def create_releases_api(services: Services) -> APIBlueprint:
     @api.post(
         "/v1/releases",
         summary="Build a release from the catalogue",
-        request_body=ReleaseRequest,
+        request_body=json_only(ReleaseRequest),
         responses={200: Job, 202: Job},
     )
     def create_release() -> Response:

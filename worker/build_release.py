@@ -104,8 +104,8 @@ def build_release(
     logging.basicConfig(level="WARNING", format="%(message)s", handlers=[RichHandler(console=console, show_path=False)])
     settings = load_settings()
     catalogue = Catalogue(connect_database(settings.database_url))
+    from shared.errors import ReleaseNotBuilt
     from worker.encoder import EncoderUnavailable
-    from worker.releases.sample import ReleaseNotBuilt
 
     try:
         if release_id is not None:

@@ -7,12 +7,13 @@ from pathlib import Path
 
 import pytest
 
+from shared.errors import ReleaseNotBuilt
 from shared.releases import active_release, registered_releases
 from tests.shop import Shop, open_shop
 from tests.stack import wait_until
 from worker.releases import open_release
 from worker.releases.build import ReleaseBuilder, Wishes
-from worker.releases.sample import ReleaseNotBuilt, choose_label, choose_sample, read_images
+from worker.releases.sample import choose_label, choose_sample, read_images
 
 COMMAND = ("-m", "worker.build_release")
 

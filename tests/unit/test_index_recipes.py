@@ -60,7 +60,7 @@ def test_a_factory_is_built_tuned_and_opened_again_with_what_was_measured(tmp_pa
     assert measured["recall_at_1"] >= 0.9
     assert 0 < measured["p50_ms"] <= measured["p95_ms"]
     assert (measured["rows"], measured["vectors"]) == (COUNT, COUNT)
-    assert 0 < measured["held_out_rows"] < 2 * HELD_OUT_SHARE * COUNT
+    assert 0 < measured["queries"] < 2 * HELD_OUT_SHARE * COUNT
     assert 0 < measured["bytes_per_row"] < 1000
     assert {row["way"] for row in told["filters"]} == {"exact", "scan", "search"}
     # What was held out is in the index as well, and all rows have their own vectors.
@@ -188,3 +188,12 @@ def test_lists_grow_with_the_rows_and_are_never_emptier_than_64() -> None:
     assert counts == sorted(counts)
     assert all(count & (count - 1) == 0 for count in counts)
     assert all(rows / count >= 64 for rows, count in zip((10_000, 43_916, 10**6, 10**7), counts[2:], strict=True))
+
+
+def test_queries_of_ones_own_may_be_tuned_with_and_then_no_row_is_held_out(tmp_path: Path) -> None:
+    vectors, queries = np.split(clustered(COUNT + 60), [COUNT])
+    snapshots = Snapshots(tmp_path, "encoder", DIM, IndexRecipe(0.9, factory="HNSW16_SQ8"))
+    snapshot = snapshots.write(pages(vectors), COUNT, queries)
+    assert snapshot.described["measured"]["queries"] == 60
+    assert len(snapshot.index) == COUNT
+    assert snapshot.index.search(vectors[-1:], 1).rows.tolist() == [[100 + COUNT - 1]]

@@ -28,20 +28,23 @@ class _Allowed:
     """What a filter lets through.
 
     Attributes:
-        is_row: bool (n,), which rows.
-        rows: how many.
-        positions: int64 (m,), where these have their vectors in the structure, ascending.
+        is_row: bool (rows,), which rows.
+        is_vector: bool (vectors,), which vectors have such a row.
+        count: how many vectors these are.
     """
 
     is_row: np.ndarray
-    rows: int
-    positions: Rows
+    is_vector: np.ndarray
+    count: int
 
-    def selector(self, count: int) -> Any:
-        """Return FAISS's form of it, for a structure of so many vectors."""
-        flags = np.zeros(count, bool)
-        flags[self.positions] = True
-        return faiss.IDSelectorBitmap(np.packbits(flags, bitorder="little"))
+    @property
+    def positions(self) -> Rows:
+        """Where the vectors are, int64 (count,), ascending."""
+        return np.flatnonzero(self.is_vector)
+
+    def selector(self) -> Any:
+        """Return FAISS's form of it."""
+        return faiss.IDSelectorBitmap(np.packbits(self.is_vector, bitorder="little"))
 
 
 class ApproximateIndex:
@@ -138,7 +141,7 @@ class ApproximateIndex:
         """
         check_search(queries, k, self.dim)
         chosen = None if allowed is None else self._allowed(allowed)
-        k = min(k, len(self) if chosen is None else chosen.rows)
+        k = min(k, len(self) if chosen is None else int(np.count_nonzero(chosen.is_row)))
         if k == 0 or len(queries) == 0:
             return no_neighbours(len(queries))
         faiss.omp_set_num_threads(1)  # of the calling thread; starting others takes longer than one search
@@ -151,19 +154,20 @@ class ApproximateIndex:
     ) -> Neighbours:
         """Search for one query, float32 (dim,), and k rows, as many as there are at most."""
         total = len(self._stored)
-        count = total if chosen is None else len(chosen.positions)
+        count = total if chosen is None else chosen.count
         if chosen is not None and count <= max(k, plan.exact_rows):
-            return self._best(self._stored.scores(query, chosen.positions), chosen.positions, k, chosen)
+            positions = chosen.positions
+            return self._best(self._stored.scores(query, positions), positions, k, chosen)
         depth, projected = arguments.depth(k), self._structure.project(query[None])
         if chosen is None:
             distances, positions = self._structure.candidates(projected, depth, arguments.effort)
         elif count <= plan.scan_share * total:
-            distances, positions = self._structure.scan(projected, depth, chosen.selector(total))
+            distances, positions = self._structure.scan(projected, depth, chosen.selector())
         else:
             effort = arguments.effort * total // count
-            distances, positions = self._structure.candidates(projected, depth, effort, chosen.selector(total))
+            distances, positions = self._structure.candidates(projected, depth, effort, chosen.selector())
         if len(positions) < min(k, count):  # graph or lists led to too few
-            selector = faiss.IDSelectorAll() if chosen is None else chosen.selector(total)
+            selector = faiss.IDSelectorAll() if chosen is None else chosen.selector()
             distances, positions = self._structure.scan(projected, depth, selector)
         if arguments.rerank:
             return self._best(self._stored.scores(query, positions), positions, k, chosen)
@@ -181,15 +185,17 @@ class ApproximateIndex:
             places, scores = places[is_allowed], scores[is_allowed]
         return in_order(scores[None], self._rows[places][None], k)
 
-    def _allowed(self, allowed: Rows) -> _Allowed:
+    def _allowed(self, allowed: Rows) -> _Allowed | None:
+        """Return what a filter lets through; None where that is everything."""
         if len(allowed) * LOOKED_UP_SHARE < len(self):
-            places = self._places(allowed)
             is_row = np.zeros(len(self), bool)
-            is_row[places] = True
+            is_row[self._places(allowed)] = True
         else:
             is_row = membership(self._rows, allowed)
-            places = np.flatnonzero(is_row)
-        return _Allowed(is_row, len(places), np.unique(self._positions(places)) if self._starts is not None else places)
+            if is_row.all():
+                return None
+        is_vector = is_row if self._starts is None else np.logical_or.reduceat(is_row, self._starts[:-1])
+        return _Allowed(is_row, is_vector, int(np.count_nonzero(is_vector)))
 
     def _positions(self, places: Rows) -> Rows:
         """Return where rows at some places have their vectors."""

@@ -72,12 +72,13 @@ class BaseBuilder:
         self._recipe = recipe
         self._progress = progress
 
-    def build(self, pages: Iterable[Page], expected_rows: int) -> Built:
+    def build(self, pages: Iterable[Page], expected_rows: int, queries: Vectors | None = None) -> Built:
         """Write STRUCTURE and HALVES.
 
         Args:
             pages: all rows.
             expected_rows: about how many these are.
+            queries: float32 (q, dim), unit rows, to tune with; None holds rows out for that.
 
         Raises:
             RecallNotReached: if no kind that may be built reaches the recipe's target; the message tells the remedy.
@@ -85,12 +86,14 @@ class BaseBuilder:
             OSError: if a file can't be written.
         """
         started = perf_counter()
-        rows, hashes, starts, held_out = self._write_vectors(pages, expected_rows)
+        share = 0.0 if queries is not None else min(HELD_OUT_SHARE, HELD_OUT_ROWS / max(1, expected_rows))
+        rows, hashes, starts, held_out = self._write_vectors(pages, share)
+        queries = held_out if queries is None else queries
         stored = HalfVectors.mapped(self._folder / HALVES)
         rest = stored.first(len(stored) - len(held_out))
-        trial = self._choose(rest, held_out)
+        trial = self._choose(rest, queries)
         self._progress("Choosing the way of filtered searches")
-        tuning = Tuning(_opened(trial.structure, rest), rest, held_out)
+        tuning = Tuning(_opened(trial.structure, rest), rest, queries)
         plan, filters = tuning.plan_filters(trial.tuned.arguments, self._recipe.recall_target)
         trial.structure.add([held_out])
         path = self._folder / STRUCTURE
@@ -102,7 +105,7 @@ class BaseBuilder:
             "plan": plan.to_dict(),
             "measured": {
                 **trial.tuned.measured.to_dict(),
-                "held_out_rows": len(held_out),
+                "queries": len(queries),
                 "rows": len(rows),
                 "vectors": len(stored),
                 "bytes_per_row": round(path.stat().st_size / len(rows) + ROW_BYTES, 1),
@@ -112,14 +115,13 @@ class BaseBuilder:
         }
         return Built(rows, hashes, starts, described)
 
-    def _write_vectors(self, pages: Iterable[Page], expected_rows: int) -> tuple[Rows, Hashes, Rows, Vectors]:
-        """Write each image's vector once, the held out ones last.
+    def _write_vectors(self, pages: Iterable[Page], share: float) -> tuple[Rows, Hashes, Rows, Vectors]:
+        """Write each image's vector once; those of a share of images, drawn by chance, are held out and come last.
 
         Returns:
             Rows and hashes in the order of the vectors, where the rows of each vector begin, the held out vectors.
         """
         random = np.random.default_rng(0)
-        share = min(HELD_OUT_SHARE, HELD_OUT_ROWS / max(1, expected_rows))
         known: dict[bytes, int] = {}  # by hash, in the order in which they were first seen
         held: list[Vectors] = []
         is_held: list[np.ndarray] = []
@@ -141,12 +143,12 @@ class BaseBuilder:
                 file.write(vectors)
         return *_grouped(all_rows, all_hashes, all_vectors, np.concatenate(is_held)), np.concatenate(held)
 
-    def _choose(self, stored: HalfVectors, held_out: Vectors) -> _Trial:
+    def _choose(self, stored: HalfVectors, queries: Vectors) -> _Trial:
         """Return the first kind, in the order of speed, that fits the budget and reaches the target."""
         recipe, trials = self._recipe, list[_Trial]()
         factories = {"own": recipe.factory} if recipe.factory else self._affordable(len(stored))
         for kind, factory in factories.items():
-            trial = self._try(kind, factory, stored, held_out)
+            trial = self._try(kind, factory, stored, queries)
             if trial.tuned.reaches(recipe.recall_target):
                 return trial
             trials.append(trial)
@@ -168,7 +170,7 @@ class BaseBuilder:
             )
         return {kind.name: kind.factory(rows, self._dim) for kind in fitting}
 
-    def _try(self, kind: str, factory: str, stored: HalfVectors, held_out: Vectors) -> _Trial:
+    def _try(self, kind: str, factory: str, stored: HalfVectors, queries: Vectors) -> _Trial:
         started = perf_counter()
         self._progress(f"Building {factory} of {len(stored)} rows")
         sample = np.random.default_rng(0).permutation(len(stored))[: training_rows(factory)]
@@ -176,7 +178,7 @@ class BaseBuilder:
         structure.add(stored.at(slice(start, start + ADDED_ROWS)) for start in range(0, len(stored), ADDED_ROWS))
         seconds = perf_counter() - started
         self._progress(f"Tuning {factory}")
-        tuning = Tuning(_opened(structure, stored), stored, held_out)
+        tuning = Tuning(_opened(structure, stored), stored, queries)
         tuned = tuning.tune(self._recipe.recall_target)
         return _Trial(kind, structure, tuned, seconds)
 

@@ -35,7 +35,7 @@ from worker.index.flat_index import FlatIndex
 from worker.index.half_vectors import HalfVectors
 from worker.index.recipe import EXACT, IndexRecipe
 from worker.index.structure import Structure
-from worker.index.vector_index import Hashes, Page, ReadableIndex, Rows
+from worker.index.vector_index import Hashes, Page, ReadableIndex, Rows, Vectors
 
 log = logging.getLogger(__name__)
 
@@ -142,12 +142,13 @@ class Snapshots:
             else:
                 yield True
 
-    def write(self, pages: Iterable[Page], expected_rows: int = 0) -> Snapshot:
+    def write(self, pages: Iterable[Page], expected_rows: int = 0, queries: Vectors | None = None) -> Snapshot:
         """Write rows, image hashes and vectors as the newest snapshot, open it, and remove those that it replaces.
 
         Args:
             pages: all rows.
             expected_rows: about how many these are: whether they are enough for an approximate index.
+            queries: float32 (q, dim), unit rows, to tune an approximate one with; None holds rows out for that.
 
         Raises:
             OSError: if it can't be written; nothing is left of it, and those before it stay.
@@ -162,7 +163,7 @@ class Snapshots:
             if is_exact:
                 built = self._write_exact(aside, pages)
             else:
-                built = BaseBuilder(aside, self._dim, self.recipe).build(pages, expected_rows)
+                built = BaseBuilder(aside, self._dim, self.recipe).build(pages, expected_rows, queries)
             np.save(aside / ROWS, built.rows)
             np.save(aside / HASHES, built.hashes)
             if not is_exact:

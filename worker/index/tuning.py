@@ -94,12 +94,12 @@ class Tuning:
             The plan, and what was measured: one JSON value for each share and way.
         """
         table: list[dict[str, Any]] = []
-        shares, fastest = [], list[str]()
+        shares, fastest, by_likeness = [], list[str](), self._by_likeness()
         for share in SHARES:
             count = round(share * len(self._stored))
             if count < 1:
                 continue
-            filters = (self._random(count), self._alike(count))
+            filters = (self._random(count), np.sort(by_likeness[:count]))
             ways = {way: self._filtered(arguments, filters, plan) for way, plan in WAYS.items()}
             table += [{"share": share, "way": way, **measured.to_dict()} for way, measured in ways.items()]
             enough = {way: found for way, found in ways.items() if found.recall_at_10 >= target}
@@ -113,11 +113,11 @@ class Tuning:
     def _random(self, count: int) -> Rows:
         return np.sort(np.random.default_rng(0).choice(len(self._stored), count, replace=False))
 
-    def _alike(self, count: int) -> Rows:
-        """Return the positions of the rows most similar to one of them, as the codes tell."""
-        pivot = self._stored.at(np.array([len(self._stored) // 2]))
-        found = self._index.search(pivot, count, self._index.rows, QueryArguments(effort=1, rerank=0), WAYS["scan"])
-        return np.sort(found.rows[0])
+    def _by_likeness(self) -> Rows:
+        """Return all positions by likeness to one of them."""
+        total = len(self._stored)
+        pivot = self._stored.at(np.array([total // 2]))[0]
+        return np.argsort(-self._stored.scores(pivot, np.arange(total)), kind="stable")
 
     def _filtered(self, arguments: QueryArguments, filters: Sequence[Rows], plan: FilterPlan) -> Measured:
         """Return the lower recall, and the higher latency, of some filters (positions) with one way."""

@@ -108,8 +108,8 @@ class ReleaseBuilder:
         with self._timing("comparison"):
             self._progress("Comparing with the active release", 0, None)
             comparison = compare_with_active(self._catalogue, draft, sample.held_out, wishes.label)
-        finished = {"similar": similar, "index": index, "comparison": comparison}
-        finished["built_at"] = datetime.now(UTC).isoformat(timespec="seconds")
+        built_at = datetime.now(UTC).isoformat(timespec="seconds")
+        finished = {"similar": similar, "index": index, "comparison": comparison, "built_at": built_at}
         release = Release(draft.id, draft.encoder_id, {**draft.manifest, **finished})
         if wishes.activates:
             release = choose_release(self._catalogue, release)

@@ -9,7 +9,7 @@ from sqlalchemy import select
 from shared.catalogue import Catalogue
 from shared.releases import Release, active_release
 from shared.tables import EmbeddingRow, ItemImageRow
-from worker.index import Vectors
+from worker.index.vector_index import Vectors
 from worker.releases.sample import choose_label
 
 COMPARED_IMAGES = 20_000
