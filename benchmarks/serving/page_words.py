@@ -23,7 +23,7 @@ def losses_in_words(encoders: Mapping[str, Any]) -> Iterator[str]:
 
 
 def _cpu(window: Mapping[str, Any], *parts: str) -> float:
-    return sum(window["cpu_ms"].get(part, 0.0) for part in parts)
+    return float(sum(window["cpu_ms"].get(part, 0.0) for part in parts))
 
 
 def _many(measured: Mapping[str, Any]) -> Iterator[str]:

@@ -12,7 +12,7 @@ from sqlalchemy import text
 from shared.catalogue_change import ImageRef, ItemChange
 from shared.database import connect_database
 from shared.migrations import upgrade
-from shared.releases import Release, choose_release
+from shared.releases import Release, activate_unless_fitting, choose_release
 from shared.settings import Settings
 from tests.conftest import make_settings
 from tests.servers import RedisProcess
@@ -45,7 +45,7 @@ def test_photos_are_taken_in_for_the_release_that_is_active_now(services: Servic
     second = replace(
         first, id="other.flat", encoder_id="other", manifest={**first.manifest, "encoder": {"id": "other"}}
     )
-    choose_release(services.catalogue, second)
+    activate_unless_fitting(services.catalogue, second, "another encoder")
     assert services.intake.encoder_id == "other"
 
 
@@ -62,7 +62,8 @@ def test_the_engine_goes_on_following_after_a_release_that_nobody_can_read(
 ) -> None:
     monkeypatch.setattr("worker.services.RETRY_SECONDS", 0.02)
     stopped = Event()
-    choose_release(services.catalogue, replace(first, manifest={**first.manifest, "encoder": {"base_id": None}}))
+    unreadable = replace(first, manifest={**first.manifest, "encoder": {"base_id": None}})
+    activate_unless_fitting(services.catalogue, unreadable, "another encoder")
     services.active._is_known = True  # as in a worker that has served another release before
     thread = services.follow_catalogue(stopped)
     try:
