@@ -2,6 +2,7 @@
 
 import io
 import pickle
+import zipfile
 from pathlib import Path
 from typing import Any
 
@@ -40,6 +41,8 @@ def load_checkpoint(path: Path, device: torch.device | None = None) -> dict[str,
         TrainingProblem: if it is not there or not a checkpoint.
     """
     try:
+        if not zipfile.is_zipfile(path):  # of other bytes, PyTorch's reader may raise anything
+            raise ValueError("it is not there, or only half a file")
         state = torch.load(path, map_location=device or "cpu", weights_only=True)
     except (OSError, RuntimeError, ValueError, EOFError, pickle.UnpicklingError) as error:
         raise TrainingProblem(f"{path} can't be read as a checkpoint: {error}") from error

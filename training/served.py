@@ -88,7 +88,7 @@ def as_served(
         yield encoder, size_of(encoder, Path(name))
         return
     samples = [
-        read_pixels([photos.paths[row] for row in rows], encoder)
+        readable_pixels(encoder, photos, rows)[0]
         for rows in (spread(calibration, CALIBRATION_PHOTOS), spread(held_out, GATE_PHOTOS))
     ]
     with tempfile.TemporaryDirectory() as scratch:
@@ -123,6 +123,19 @@ def read_pixels(paths: Sequence[Path], encoder: Encoder) -> np.ndarray:
     return pixels
 
 
+def readable_pixels(encoder: Encoder, photos: LabelledPhotos, rows: np.ndarray) -> tuple[np.ndarray, list[int]]:
+    """Return what the encoder sees of those photos that can be read, and their rows; the log names the others."""
+    size = encoder.transform.size
+    pixels, used = [np.empty((0, size, size, 3), np.uint8)], []
+    for row in rows.tolist():
+        try:
+            pixels.append(read_pixels([photos.paths[row]], encoder))
+            used.append(row)
+        except (OSError, LookalikeError) as error:
+            log.warning("%s is left out: %s", photos.paths[row], error)
+    return np.concatenate(pixels), used
+
+
 def embed_photos(
     encoder: Encoder, photos: LabelledPhotos, rows: np.ndarray, told: Told = lambda *_: None
 ) -> tuple[np.ndarray, np.ndarray]:
@@ -134,16 +147,9 @@ def embed_photos(
     embeddings = np.zeros((len(photos), encoder.dim), np.float32)
     embedded: list[int] = []
     for start in range(0, len(rows), BATCH_IMAGES):
-        pixels, used = [], []
-        for row in rows[start : start + BATCH_IMAGES].tolist():
-            try:
-                pixels.append(read_pixels([photos.paths[row]], encoder))
-                used.append(row)
-            except (OSError, LookalikeError) as error:
-                log.warning("%s is left out: %s", photos.paths[row], error)
-        if used:
-            embeddings[used] = encoder.embed(np.concatenate(pixels))
-            embedded += used
+        pixels, used = readable_pixels(encoder, photos, rows[start : start + BATCH_IMAGES])
+        embeddings[used] = encoder.embed(pixels)
+        embedded += used
         told(start + BATCH_IMAGES, len(rows))
     return embeddings, np.array(embedded, np.int64)
 
