@@ -66,12 +66,13 @@ def _figures(named: Mapping[str, float]) -> str:
 
 
 def _kinds(measured: Mapping[str, Any]) -> str:
+    photos = measured["data"]["tuning_queries"]
     lines = [
         "## Kinds, and other libraries",
         "",
         f"Chosen for {measured['data']['recipe']}: {measured['chosen']['factory']}.",
         "",
-        f"Ours are tuned by the builder to their target with {measured['data']['tuning_queries']} photos, then asked with others;",
+        f"Ours are tuned by the builder with {photos} photos, then asked with others;",
         "the rivals have the fastest setting that reaches 0.99 with the photos that are asked.",
         "",
         "| index | setting | recall@10 | p50 ms | p95 ms | bytes a row | build s |",

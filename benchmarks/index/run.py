@@ -1,5 +1,6 @@
 """One run: vectors, our kinds of index, the exact one, other libraries, filters, opening, swapping."""
 
+import os
 import shutil
 from collections.abc import Iterator
 from dataclasses import asdict
@@ -125,7 +126,7 @@ class Run:
         flat.add(self._vectors)
 
         def search(query: Vectors, flat: Any = flat) -> Rows:
-            faiss.omp_set_num_threads(faiss.omp_get_num_procs())
+            faiss.omp_set_num_threads(os.cpu_count() or 1)
             rows: Rows = flat.search(query, K)[1][0]
             return rows
 

@@ -64,6 +64,9 @@ class Structure:
                 if isinstance(transform, faiss.OPQMatrix):
                     transform.niter = OPQ_ROUNDS
             index.train(np.ascontiguousarray(sample))
+            for transform in _transforms(index):
+                if isinstance(transform, faiss.PCAMatrix):
+                    transform.PCAMat.resize(0)  # all directions: 16 MB for 2048 numbers, and used by training only
         except RuntimeError as error:
             raise ValueError(f"FAISS can't build {arguments.factory!r}: {_reason(error)}") from None
         return cls(index, arguments.factory)
