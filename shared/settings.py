@@ -77,7 +77,7 @@ class Settings(BaseSettings):
         Path("var/encoders"),
         description="Local folder of compiled encoders and index snapshots; may be deleted at any time.",
     )
-    index_snapshots_kept: int = Field(
+    index_kept_snapshots: int = Field(
         2, ge=1, le=100, description="How many builds of an index stay on a worker's disk, the present one included."
     )
     batch_max_images: int = Field(16, ge=1, le=256, description="Most photos of one forward pass of a search worker.")

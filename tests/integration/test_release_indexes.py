@@ -21,7 +21,7 @@ from worker.releases.release import recipe_of, release_of
 
 @pytest.fixture
 def settings(tmp_path: Path) -> Settings:
-    return Settings(encoder_cache_path=tmp_path / "encoders", index_snapshots_kept=1)
+    return Settings(encoder_cache_path=tmp_path / "encoders", index_kept_snapshots=1)
 
 
 def release(recipe: IndexRecipe) -> Release:

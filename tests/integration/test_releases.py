@@ -22,7 +22,7 @@ from shared.releases import (
 from shared.tables import ReleaseRow
 from tests.shop import Shop, open_shop
 from worker.encoder import EncoderUnavailable
-from worker.releases import open_release
+from worker.releases import open_release, serving_release
 from worker.releases.encoder_folders import local_folder
 from worker.releases.first import generated_pixels
 

@@ -26,7 +26,7 @@ def local_snapshots(settings: Settings, encoder_id: str, dim: int, recipe: Index
     folder = settings.encoder_cache_path / "indexes" / encoder_id
     if not recipe.is_exact:
         folder /= recipe.name
-    return Snapshots(folder, encoder_id, dim, recipe, settings.index_snapshots_kept)
+    return Snapshots(folder, encoder_id, dim, recipe, settings.index_kept_snapshots)
 
 
 def build_index(catalogue: Catalogue, settings: Settings, release: Release, dim: int) -> dict[str, Any]:
