@@ -26,7 +26,8 @@ def recall_at(relevant: np.ndarray, k: int) -> np.ndarray:
 
     This is Recall@k as metric learning uses the word (Musgrave et al., "A Metric Learning Reality Check", 2020).
     """
-    return relevant[:, :k].any(axis=1).astype(np.float64)
+    found: np.ndarray = relevant[:, :k].any(axis=1)
+    return found.astype(np.float64)
 
 
 def average_precision_at_r(relevant: np.ndarray, existing: np.ndarray) -> np.ndarray:
