@@ -61,8 +61,8 @@ class Duels:
 
         Returns:
             For each of raw, repeats_1, repeats_32, lone and the rivals: ours and theirs, one number a window, and
-            `ratio`, the median of ours / theirs. Of `lone` ours is the p95 of a lone client, theirs a forward pass, both
-            in ms, and `difference` the median of ours - theirs.
+            `ratio`, the median of ours / theirs. Of `lone` ours is the p95 of a lone client, theirs a forward pass, in
+            ms both, and `difference` the median of ours - theirs.
         """
         most = max(CLIENTS)
         with self._installation.group() as group:

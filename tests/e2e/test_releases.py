@@ -61,10 +61,12 @@ def test_a_release_is_built_beside_the_active_one_compared_and_activated_and_one
     assert job["status"] == "succeeded", job
     result = job["result"]
     assert len(steps) >= 3, steps
-    assert (result["is_active"], result["embedded"]) == (False, ITEMS)
+    images = result["embedded"]
+    assert images >= ITEMS, "some have several"
+    assert not result["is_active"]
     assert result["release"] != first
     comparison = result["comparison"]
-    assert (comparison["with"], comparison["label"], comparison["images"]) == (first, "category", ITEMS)
+    assert (comparison["with"], comparison["label"], comparison["images"]) == (first, "category", images)
     assert comparison["agreement_at_10"] > 0.7
     assert abs(comparison["gain"]) < 0.2
 
