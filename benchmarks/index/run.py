@@ -2,8 +2,9 @@
 
 import os
 import shutil
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from dataclasses import asdict
+from functools import partial
 from pathlib import Path
 from time import perf_counter
 from typing import Any
@@ -110,8 +111,12 @@ class Run:
         self._say(f"  {snapshot.described.get('factory', 'Flat')} {snapshot.described.get('measured')}")
         return snapshot
 
-    def _engine(self, index: ReadableIndex, first_row: int = 0) -> Engine:
-        return lambda query: index.search(query, K).rows[0] - first_row
+    def _engine(self, index: ReadableIndex, **how: Any) -> Engine:
+        def search(query: Vectors) -> Rows:
+            rows: Rows = index.search(query, K, **how).rows[0]
+            return rows
+
+        return search
 
     def _described(self, snapshot: Snapshot) -> dict[str, Any]:
         """Return what the manifest tells, and what test photos find."""
@@ -143,12 +148,8 @@ class Run:
         assert isinstance(index, ApproximateIndex)  # noqa: S101
         rerank = index.arguments.rerank
         for effort in index.efforts(index.arguments.depth(K)):
-            arguments = QueryArguments(effort, rerank)
-
-            def search(query: Vectors, arguments: QueryArguments = arguments) -> Rows:
-                return index.search(query, K, arguments=arguments).rows[0]
-
-            yield self._judge.judge(f"effort {effort}, re-rank {rerank}", search)
+            engine = self._engine(index, arguments=QueryArguments(effort, rerank))
+            yield self._judge.judge(f"effort {effort}, re-rank {rerank}", engine)
 
     def _kind(self, name: str) -> dict[str, Any]:
         factory = KINDS[name].factory(len(self._vectors), DIM)
@@ -161,10 +162,8 @@ class Run:
             shutil.rmtree(self._state / "indexes" / name, ignore_errors=True)
 
     def _rivals(self) -> Iterator[tuple[str, dict[str, Any]]]:
-        makers = (
-            lambda: Hnswlib(self._vectors),
-            *(lambda t=t: Usearch(self._vectors, t) for t in ("f32", "f16", "i8")),
-        )
+        makers: list[Callable[[], Hnswlib | Usearch]] = [partial(Hnswlib, self._vectors)]
+        makers += [partial(Usearch, self._vectors, dtype) for dtype in ("f32", "f16", "i8")]
         for make in makers:
             rival = make()
             points = []
@@ -197,7 +196,7 @@ class Run:
             ):
                 allowed = np.sort(rows).astype(np.int64)
                 judge = Judge(self._vectors, queries, best_scores(queries, self._vectors[allowed]))
-                point = judge.judge("", lambda query, allowed=allowed: index.search(query, K, allowed).rows[0])
+                point = judge.judge("", self._engine(index, allowed=allowed))
                 table.append({"share": share, "how": how, "rows": count, **asdict(point)})
                 self._say(f"  {table[-1]}")
         return table
