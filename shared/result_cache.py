@@ -9,8 +9,10 @@ import hashlib
 import json
 from collections.abc import Mapping
 from dataclasses import dataclass
+from threading import Lock
 from typing import Any, cast
 
+from cachetools import TTLCache
 from redis import Redis
 
 PREFIX = "lookalike:result:"
@@ -31,11 +33,19 @@ class CacheEntry:
 
 
 class ResultCache:
-    """Looks up and keeps answers by what was asked."""
+    """Looks up and keeps answers by what was asked. Threads share it."""
 
-    def __init__(self, redis: Redis, ttl_seconds: int) -> None:
+    def __init__(self, redis: Redis, ttl_seconds: int, remembered: int = 0) -> None:
+        """Args:
+        redis: keeps the answers for all processes.
+        ttl_seconds: for how long; 0 keeps none.
+        remembered: how many answers this process keeps as well, the last ones; of 2 to 5 KB each, as a rule. A key
+            never comes to mean another answer, so that they can't be wrong.
+        """
         self._redis = redis
         self._ttl_seconds = ttl_seconds
+        self._remembered = TTLCache[str, dict[str, Any]](remembered if ttl_seconds else 0, ttl_seconds)
+        self._lock = Lock()
 
     @staticmethod
     def key(release: str, catalogue_version: int, source: str, parameters: Mapping[str, Any]) -> str:
@@ -53,9 +63,21 @@ class ResultCache:
         return PREFIX + digest.hexdigest()
 
     def get(self, key: str) -> dict[str, Any] | None:
-        """Return the SearchResult under a key, if it is there."""
-        body = cast("bytes | None", self._redis.get(key)) if self._ttl_seconds else None
-        return None if body is None else json.loads(body)
+        """Return the SearchResult under a key, if it is there. Not to be modified."""
+        if not self._ttl_seconds:
+            return None
+        with self._lock:
+            known = self._remembered.get(key)
+        if known is not None:
+            return known
+        body = cast("bytes | None", self._redis.get(key))
+        if body is None:
+            return None
+        result: dict[str, Any] = json.loads(body)
+        if self._remembered.maxsize:
+            with self._lock:
+                self._remembered[key] = result
+        return result
 
     def entries(self, key: str, result: bytes) -> tuple[CacheEntry, ...]:
         """Return what is to be kept of a SearchResult's JSON text: one entry, or none where caches are off."""

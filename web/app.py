@@ -33,6 +33,7 @@ from web.services import Services
 
 # A command takes a fraction of a millisecond, so that a few connections carry those of hundreds of threads.
 REDIS_CONNECTIONS = 8
+REMEMBERED_RESULTS = 2000
 API_VERSION = "1.0.0"
 DESCRIPTION = "Find the products that look most alike. Send a photo, poll the job or take a webhook."
 PAGE_POLICY = (
@@ -52,7 +53,7 @@ def create_services(settings: Settings) -> Services:
         jobs=jobs,
         catalogue=Catalogue(engine),
         store=Store(settings.store_url),
-        results=ResultCache(redis, settings.cache_ttl_seconds),
+        results=ResultCache(redis, settings.cache_ttl_seconds, REMEMBERED_RESULTS),
         messages=TaskMessages(create_celery(settings, "web")),
         job_ends=JobEnds(connect_redis_for_listening(settings), jobs),
         waiting_places=BoundedSemaphore(settings.web_threads * 3 // 4),

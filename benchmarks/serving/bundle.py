@@ -1,6 +1,7 @@
 """What every system answers from: one encoder with its weights, and the embeddings of one catalogue, as plain files."""
 
 import json
+from collections.abc import Callable
 from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any
@@ -9,7 +10,12 @@ import numpy as np
 from PIL import Image
 
 from shared.catalogue import Catalogue
-from worker.decode import decode_image
+from shared.settings import Settings
+from worker.decode import decode_image, decode_pixels
+from worker.encoder import Transform
+from worker.index.recipe import IndexRecipe
+from worker.releases import Release
+from worker.releases.indexes import local_snapshots
 
 K = 10
 MAX_BYTES = 20 * 1024**2
@@ -24,7 +30,7 @@ class Bundle:
         backbone: the encoder's network.
         weights: its weights file; None: the backbone's own.
         encoder: folder of the release's encoder.
-        index: folder of embeddings.npy, float32 (n, dim), and items.json, id and title of each row.
+        index: folder of embeddings.npy, float32 (n, dim), items.json, id and title of each row, and index.json.
         threads: CPU threads of a forward pass; all cores.
     """
 
@@ -45,43 +51,81 @@ class Bundle:
 
 
 def decode(photo: bytes) -> Image.Image:
-    """Decode a photo exactly as Lookalike does, limits and checks included."""
+    """Decode a photo by Pillow, with Lookalike's limits and checks."""
     return decode_image(photo, max_bytes=MAX_BYTES, max_pixels=MAX_PIXELS)
 
 
-def export_index(catalogue: Catalogue, encoder_id: str, folder: Path) -> int:
-    """Write the stored embeddings of an encoder for the systems that know no catalogue; return how many there are."""
+def decode_as_served(photo: bytes, transform: Transform) -> np.ndarray:
+    """Decode and scale a photo as Lookalike's search worker does; return uint8 (size, size, 3)."""
+    return decode_pixels(photo, transform, max_bytes=MAX_BYTES, max_pixels=MAX_PIXELS)
+
+
+def export_index(catalogue: Catalogue, release: Release, cache: Path, folder: Path) -> int:
+    """Write the stored embeddings of a release for the systems that know no catalogue; return how many there are.
+
+    Args:
+        catalogue: has them.
+        release: whose encoder and kind of index.
+        cache: `encoder_cache_path` of the installation, where its index is.
+        folder: written to.
+    """
     folder.mkdir(parents=True, exist_ok=True)
-    items, vectors = [], []
+    encoder_id = release.encoder_id
+    rows, items, vectors = [], [], []
     for page in catalogue.changed_items(encoder_id, 0, catalogue.state().seq):
         for item in page:
             stored = catalogue.item(item.item_id)
-            for _, vector in item.rows:
+            for row, vector in item.rows:
+                rows.append(row)
                 items.append({"item_id": item.item_id, "title": stored.title})
                 vectors.append(np.frombuffer(vector, "<f4"))
     np.save(folder / "embeddings.npy", np.stack(vectors).astype(np.float32))
     (folder / "items.json").write_text(json.dumps(items), encoding="utf-8")
+    kept = {"cache": str(cache), "encoder_id": encoder_id, "recipe": release.recipe.to_dict(), "rows": rows}
+    (folder / "index.json").write_text(json.dumps(kept), encoding="utf-8")
     return len(items)
 
 
 class PlainIndex:
-    """FAISS's exact index over a bundle's embeddings, as one would write it in a page of code."""
+    """The release's index without Lookalike around it: FAISS's exact one, or the file that its search worker maps."""
 
     def __init__(self, bundle: Bundle) -> None:
-        import faiss
-
-        embeddings = np.load(Path(bundle.index, "embeddings.npy"))
-        self._items = json.loads(Path(bundle.index, "items.json").read_text(encoding="utf-8"))
-        self._index = faiss.IndexFlatIP(embeddings.shape[1])
-        self._index.add(embeddings)
+        folder = Path(bundle.index)
+        embeddings = np.load(folder / "embeddings.npy")
+        kept = json.loads((folder / "index.json").read_text(encoding="utf-8"))
+        self._items = json.loads((folder / "items.json").read_text(encoding="utf-8"))
+        self._search = _opened(embeddings, kept)
 
     def search(self, embeddings: np.ndarray, k: int = K) -> list[list[dict[str, Any]]]:
         """Return the hits of each row of float32 (n, dim), best first."""
-        scores, rows = self._index.search(embeddings, k)
+        scores, places = self._search(embeddings, k)
         return [
             [
-                {"rank": rank + 1, **self._items[row], "score": round(score, 6)}
-                for rank, (row, score) in enumerate(zip(*pair, strict=True))
+                {"rank": rank + 1, **self._items[place], "score": round(score, 6)}
+                for rank, (place, score) in enumerate(zip(*pair, strict=True))
             ]
-            for pair in zip(rows.tolist(), scores.tolist(), strict=True)
+            for pair in zip(places.tolist(), scores.tolist(), strict=True)
         ]
+
+
+def _opened(embeddings: np.ndarray, kept: dict[str, Any]) -> Callable[[np.ndarray, int], tuple[np.ndarray, np.ndarray]]:
+    """Return what gives scores and places of items, (n, k) both, for float32 (n, dim) and k."""
+    recipe, dim = IndexRecipe(**kept["recipe"]), embeddings.shape[1]
+    if recipe.is_exact_for(*embeddings.shape):
+        import faiss
+
+        flat = faiss.IndexFlatIP(dim)
+        flat.add(embeddings)
+        return lambda queries, k: flat.search(queries, k)
+    settings = Settings(encoder_cache_path=Path(kept["cache"]))
+    snapshot = local_snapshots(settings, kept["encoder_id"], dim, recipe).newest()
+    if snapshot is None:
+        raise RuntimeError(f"the search worker's index is not below {kept['cache']}")
+    index, rows = snapshot.index, np.array(kept["rows"], np.int64)
+    order = np.argsort(rows)
+
+    def search(queries: np.ndarray, k: int) -> tuple[np.ndarray, np.ndarray]:
+        found = index.search(queries, k)
+        return found.scores, order[np.searchsorted(rows, found.rows, sorter=order)]
+
+    return search

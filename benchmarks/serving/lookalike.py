@@ -91,8 +91,9 @@ class Lookalike:
         release = active_release(catalogue)
         if release is None:
             raise RuntimeError("no release is active")
-        encoder = local_folder(Settings(encoder_cache_path=self.state / "encoders"), release.manifest["encoder"])
-        export_index(catalogue, release.encoder_id, folder)
+        cache = self.state / "encoders"
+        encoder = local_folder(Settings(encoder_cache_path=cache), release.manifest["encoder"])
+        export_index(catalogue, release, cache, folder)
         path = folder / "bundle.json"
         Bundle(self.backbone, str(self.weights) if self.weights else None, str(encoder), str(folder), threads).save(
             path

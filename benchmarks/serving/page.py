@@ -18,11 +18,12 @@ from benchmarks.serving.statistics import name_value_lines
 HOW = """\
 Each system runs alone on this machine, with the same weights, photos and embeddings, and is stopped before the next
 one starts. Clients run in one asyncio process on the same machine; each sends its next photo when its last one is
-answered. Raw engine: decode, the release's runtime and exact search in a plain loop, no server, all cores. Lookalike:
-the Procfile's processes with default settings, `POST /v1/searches` with `Prefer: wait=30`; *cold* means
-`Cache-Control: no-cache`, which bypasses every cache. LitServe: the same encoder files, its own batching. Flask: torch
-eager in synchronous gunicorn workers. Celery: a Flask endpoint that waits for a prefork worker's result, torch eager.
-Of these three each setting below was tried at 32 clients, and the fastest was measured."""
+answered. Raw engine: decode, the release's runtime and the release's index in a plain loop, no server, all cores.
+Lookalike: the Procfile's processes with default settings, `POST /v1/searches` with `Prefer: wait=30`; *cold* means
+`Cache-Control: no-cache`, which bypasses every cache. LitServe: Lookalike's decoder, encoder and index files with
+LitServe's server and its batching. Flask: Pillow and torch eager in synchronous gunicorn workers, the same index.
+Celery: a Flask endpoint that waits for a prefork worker's result, otherwise like Flask. Of these three each setting
+below was tried at 32 clients, and the fastest was measured."""
 
 
 def write_results(run: Mapping[str, Any], out: Path) -> Path:

@@ -16,7 +16,7 @@ SPARE_SECONDS = 60
 # Tried from the innermost frame outwards: the first frame that one fits names the sample.
 CATEGORIES = (
     ("decode", r"worker/decode|worker/fast_decode|image_header|PIL/(ImageFile|JpegImagePlugin|PngImagePlugin)"),
-    ("resize", r"worker/encoder/transform|PIL/Image"),
+    ("resize", r"worker/encoder/(transform|scaling)|cykooz_resizer|PIL/Image"),
     ("model", r"openvino|torch/|worker/encoder/|_forward \(worker/embedder"),
     ("faiss", r"faiss/|worker/index/"),
     ("redis client", r"\bredis/|hiredis"),

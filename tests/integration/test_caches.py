@@ -45,6 +45,15 @@ def test_an_answer_is_known_for_the_same_question_however_it_is_written(redis_cl
     assert cache.get(key) is None
 
 
+def test_a_process_that_remembers_answers_asks_redis_once(redis_client: Redis) -> None:
+    cache = ResultCache(redis_client, TTL, remembered=1)
+    keep(redis_client, [CacheEntry(f"lookalike:result:{name}", json_bytes(RESULT), TTL) for name in "ab"])
+    assert cache.get("lookalike:result:a") == RESULT
+    expire_all(redis_client)
+    assert cache.get("lookalike:result:a") == RESULT
+    assert cache.get("lookalike:result:b") is None
+
+
 def test_every_part_of_a_question_counts() -> None:
     keys = [
         ResultCache.key("release", 7, "sha256:abc", ASKED),
