@@ -16,9 +16,7 @@ def precision_at(relevant: np.ndarray, k: int) -> np.ndarray:
             missing ones count as misses.
         k: >= 1.
     """
-    hits: np.ndarray = relevant[:, :k].sum(axis=1)
-    precision: np.ndarray = hits / k
-    return precision
+    return np.divide(relevant[:, :k].sum(axis=1), k, dtype=np.float64)
 
 
 def recall_at(relevant: np.ndarray, k: int) -> np.ndarray:

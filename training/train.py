@@ -184,10 +184,8 @@ def main(
             f"Stopped. Finished epochs are kept; go on with: python -m training.train --resume {folder.path}"
         ) from None
     if turns.leads:
-        console.print(
-            f"Best on val: Precision@5 {progress.best:.4f} after epoch {progress.best_epoch}; {folder.path}",
-            highlight=False,
-        )
+        best = f"Best on val: Precision@5 {progress.best:.4f} after epoch {progress.best_epoch}"
+        console.print(f"{best if progress.best_epoch else 'Not judged yet'}; {folder.path}", highlight=False)
 
 
 def plan_of(data: Path, options: dict[str, Any]) -> Plan:
