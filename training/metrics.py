@@ -16,7 +16,7 @@ def precision_at(relevant: np.ndarray, k: int) -> np.ndarray:
             missing ones count as misses.
         k: >= 1.
     """
-    return np.divide(relevant[:, :k].sum(axis=1), k, dtype=np.float64)
+    return np.asarray(relevant[:, :k].sum(axis=1) / k, dtype=np.float64)
 
 
 def recall_at(relevant: np.ndarray, k: int) -> np.ndarray:
@@ -24,8 +24,7 @@ def recall_at(relevant: np.ndarray, k: int) -> np.ndarray:
 
     This is Recall@k as metric learning uses the word (Musgrave et al., "A Metric Learning Reality Check", 2020).
     """
-    found: np.ndarray = relevant[:, :k].any(axis=1)
-    return found.astype(np.float64)
+    return np.asarray(relevant[:, :k].any(axis=1), dtype=np.float64)
 
 
 def average_precision_at_r(relevant: np.ndarray, existing: np.ndarray) -> np.ndarray:
