@@ -34,7 +34,7 @@ def first(services: Services) -> Release:
     base_id = encoder_id(services.settings.encoder)
     encoder: dict[str, Any] = {"id": base_id, "base_id": base_id, "runtime": "openvino", "dim": 4, "files": {"a": "b"}}
     release = release_of(encoder, similar={"min_cosine": 0.99, "how": ""})
-    choose_release(services.catalogue, release)
+    activate_unless_fitting(services.catalogue, release, "another encoder")
     return release
 
 
