@@ -232,6 +232,8 @@ def figures(measured: dict[str, Any]) -> dict[str, float]:
         "build_s": chosen["measured"]["build_seconds"],
         "worst_filtered_recall": min(row["recall"] for row in measured["filters"]),
         "worst_filtered_slowdown": max(row["p50_ms"] for row in measured["filters"]) / p50,
+        "worst_random_filter_slowdown": max(row["p50_ms"] for row in measured["filters"] if row["how"] == "at random")
+        / p50,
     }
     if "swaps" in measured:
         found["swap_failures"] = measured["swaps"]["failures"]

@@ -32,9 +32,9 @@ FACTORIES = {
 }
 THOROUGH = QueryArguments(effort=COUNT, rerank=COUNT)
 PLANS = {
-    "exact": FilterPlan(exact_rows=COUNT),
-    "scan": FilterPlan(exact_rows=0, scan_share=1.0),
-    "search": FilterPlan(exact_rows=0, scan_share=0.0),
+    "exact": FilterPlan(exact_rows=COUNT, rerank=COUNT),
+    "scan": FilterPlan(exact_rows=0, scan_share=1.0, rerank=COUNT),
+    "search": FilterPlan(exact_rows=0, scan_share=0.0, rerank=COUNT),
 }
 
 Build = Callable[..., ApproximateIndex]

@@ -176,7 +176,7 @@ def test_an_exact_index_measures_as_one() -> None:
 
 def test_a_target_is_reached_by_more_than_the_standard_error() -> None:
     def tuned(recall: float, error: float) -> Tuned:
-        return Tuned(QueryArguments(1), Measured(1, recall, error, 1, 1))
+        return Tuned(QueryArguments(1), Measured(1, recall, error, 1, 1, 1))
 
     assert tuned(0.991, 0.001).reaches(0.99)
     assert not tuned(0.9905, 0.001).reaches(0.99)

@@ -6,7 +6,7 @@ from typing import Any
 import faiss
 import numpy as np
 
-from worker.index.arguments import FilterPlan, QueryArguments
+from worker.index.arguments import FilterPlan, QueryArguments, depth
 from worker.index.half_vectors import HalfVectors
 from worker.index.structure import Structure
 from worker.index.vector_index import (
@@ -14,13 +14,14 @@ from worker.index.vector_index import (
     Rows,
     Vectors,
     check_search,
-    in_order,
     membership,
     no_neighbours,
 )
 
 # Ids of fewer than a sixteenth of the rows are looked up one by one faster than all rows are marked.
 LOOKED_UP_SHARE = 16
+# How many more of all rows are looked at than hold enough allowed ones on average.
+SPARE = 1.5
 
 
 @dataclass(frozen=True)
@@ -147,43 +148,58 @@ class ApproximateIndex:
         faiss.omp_set_num_threads(1)  # of the calling thread; starting others takes longer than one search
         how = arguments or self.arguments, plan or self.plan
         found = [self._search(query, k, chosen, *how) for query in np.ascontiguousarray(queries)]
-        return Neighbours(np.concatenate([one.scores for one in found]), np.concatenate([one.rows for one in found]))
+        return Neighbours(np.array([scores for scores, _ in found]), np.array([rows for _, rows in found]))
 
     def _search(
         self, query: Vectors, k: int, chosen: _Allowed | None, arguments: QueryArguments, plan: FilterPlan
-    ) -> Neighbours:
-        """Search for one query, float32 (dim,), and k rows, as many as there are at most."""
+    ) -> tuple[Vectors, Rows]:
+        """Return scores and rows, (k,) both, of one query, float32 (dim,); there are as many as k rows."""
         total = len(self._stored)
         count = total if chosen is None else chosen.count
         if chosen is not None and count <= max(k, plan.exact_rows):
             positions = chosen.positions
             return self._best(self._stored.scores(query, positions), positions, k, chosen)
-        depth, projected = arguments.depth(k), self._structure.project(query[None])
-        if chosen is None:
-            distances, positions = self._structure.candidates(projected, depth, arguments.effort)
-        elif count <= plan.scan_share * total:
-            distances, positions = self._structure.scan(projected, depth, chosen.selector())
-        else:
-            effort = arguments.effort * total // count
-            distances, positions = self._structure.candidates(projected, depth, effort, chosen.selector())
+        projected = self._structure.project(query[None])
+        distances, positions = self._candidates(projected, k, chosen, arguments, plan)
         if len(positions) < min(k, count):  # graph or lists led to too few
-            selector = faiss.IDSelectorAll() if chosen is None else chosen.selector()
-            distances, positions = self._structure.scan(projected, depth, selector)
+            depth_all = depth(k, arguments.rerank)
+            distances, positions = self._structure.scan(projected, depth_all, faiss.IDSelectorAll())
         if arguments.rerank:
             return self._best(self._stored.scores(query, positions), positions, k, chosen)
         return self._best(np.clip(1 - distances / 2, -1.0, 1.0), positions, k, chosen)
 
-    def _best(self, scores: Vectors, positions: Rows, k: int, chosen: _Allowed | None) -> Neighbours:
-        """Return the k best rows of some vectors, whose scores these are."""
+    def _candidates(
+        self, projected: Vectors, k: int, chosen: _Allowed | None, arguments: QueryArguments, plan: FilterPlan
+    ) -> tuple[Vectors, Rows]:
+        """Return squared distances of codes, ascending, and positions; k at least with a filter, if there are."""
+        total, wanted = len(self._stored), depth(k, arguments.rerank)
+        if chosen is None:
+            return self._structure.candidates(projected, wanted, arguments.effort)
+        if chosen.count > plan.scan_share * total:
+            # The nearest of all rows, of which so many are allowed by chance. Where that many are, they are the nearest
+            # allowed ones, as surely as without a filter; else the allowed ones are elsewhere.
+            more = SPARE * total / chosen.count
+            effort, all_wanted = int(more * arguments.effort), int(more * wanted)
+            distances, positions = self._structure.candidates(projected, all_wanted, effort)
+            is_allowed = chosen.is_vector[positions]
+            if np.count_nonzero(is_allowed) >= min(wanted, chosen.count):
+                return distances[is_allowed][:wanted], positions[is_allowed][:wanted]
+        return self._structure.scan(projected, depth(k, plan.rerank if arguments.rerank else 0), chosen.selector())
+
+    def _best(self, scores: Vectors, positions: Rows, k: int, chosen: _Allowed | None) -> tuple[Vectors, Rows]:
+        """Return the k best rows of some vectors, whose scores these are, by score and id."""
         if self._starts is None:
-            return in_order(scores[None], self._rows[positions][None], k)
-        starts, ends = self._starts[positions], self._starts[positions + 1]
-        places = np.concatenate([np.arange(*ends_of) for ends_of in zip(starts, ends, strict=True)])
-        scores = np.repeat(scores, ends - starts)
-        if chosen is not None:
-            is_allowed = chosen.is_row[places]
-            places, scores = places[is_allowed], scores[is_allowed]
-        return in_order(scores[None], self._rows[places][None], k)
+            rows = self._rows[positions]
+        else:
+            starts, ends = self._starts[positions], self._starts[positions + 1]
+            places = np.concatenate([np.arange(*ends_of) for ends_of in zip(starts, ends, strict=True)])
+            scores = np.repeat(scores, ends - starts)
+            if chosen is not None:
+                is_allowed = chosen.is_row[places]
+                places, scores = places[is_allowed], scores[is_allowed]
+            rows = self._rows[places]
+        order = np.lexsort((rows, -scores))[:k]
+        return scores[order], rows[order]
 
     def _allowed(self, allowed: Rows) -> _Allowed | None:
         """Return what a filter lets through; None where that is everything."""

@@ -39,7 +39,7 @@ class QueryArguments:
 
     def depth(self, k: int) -> int:
         """Return how many candidates to look for where k rows are wanted."""
-        return max(k, FEWEST) * self.rerank if self.rerank else k
+        return depth(k, self.rerank)
 
     def to_dict(self) -> dict[str, Any]:
         """Return JSON values."""
@@ -53,11 +53,15 @@ class FilterPlan:
     Attributes:
         exact_rows: up to so many allowed rows, the stored vectors of all of them are compared with the query.
         scan_share: up to this share of all rows, the codes of all allowed rows are, and the best of them re-ranked;
-            above it, graph or lists are searched as without a filter, with more effort.
+            above it, graph or lists are searched as without a filter, for more candidates, of which the allowed ones
+            stay; where these are too few, codes are scanned after all.
+        rerank: candidates of a scan for each wanted row. Allowed rows may all be far from the query, where codes tell
+            less.
     """
 
     exact_rows: int = 500
     scan_share: float = 0.3
+    rerank: int = 16
 
     def to_dict(self) -> dict[str, Any]:
         """Return JSON values."""
@@ -65,4 +69,11 @@ class FilterPlan:
 
 
 FULL_PLAN = FilterPlan(exact_rows=2**62)  # compares all allowed rows, always
+
+
+def depth(k: int, rerank: int) -> int:
+    """Return how many candidates to look for where k rows are wanted."""
+    return max(k, FEWEST) * rerank if rerank else k
+
+
 FEWEST = 10  # wanted rows that arguments are tuned for: fewer are looked for as thoroughly

@@ -5,6 +5,8 @@ numbers of the default encoder.
 """
 
 from pathlib import Path
+from threading import local
+from typing import Any
 
 import faiss
 import numpy as np
@@ -13,7 +15,7 @@ import numpy.typing as npt
 from worker.index.vector_index import Rows, Vectors
 
 Halves = npt.NDArray[np.float16]
-SCANNED_ROWS = 2048  # turned to single precision at once: 16 MB of 2048 numbers
+COMPARED_ROWS = 64  # at once: 256 KB of 2048 numbers, which stay in the core's own cache
 
 
 class HalfVectors:
@@ -21,6 +23,7 @@ class HalfVectors:
 
     def __init__(self, halves: Halves) -> None:
         self._halves = np.asarray(halves)  # a view of a mapped file, without the overhead of its class
+        self._of_thread = local()
         self._quantizer = faiss.ScalarQuantizer(halves.shape[1], faiss.ScalarQuantizer.QT_fp16)
 
     @classmethod
@@ -60,12 +63,26 @@ class HalfVectors:
         Pair by pair, so that a score does not depend on what else is asked for.
         """
         scores = np.empty(len(positions), np.float32)
-        for start in range(0, len(positions), SCANNED_ROWS):
-            vectors = self.at(positions[start : start + SCANNED_ROWS])
-            part = scores[start : start + SCANNED_ROWS]
-            pointers = [faiss.swig_ptr(array) for array in (part, query, vectors)]
-            faiss.fvec_inner_products_ny(*pointers, self.dim, len(vectors))
+        index = self._own_index()
+        for start in range(0, len(positions), COMPARED_ROWS):
+            some = positions[start : start + COMPARED_ROWS]
+            index.reset()
+            index.add_sa_codes(self._halves[some].view(np.uint8))
+            found, places = index.search(query[None], len(some))
+            scores[start + places[0]] = found[0]
         return np.clip(scores, -1.0, 1.0)
+
+    def _own_index(self) -> Any:
+        """Return a FAISS index of this thread, to be filled with a few rows.
+
+        FAISS compares with half precision as it is: 0.8 µs a row of 2048 numbers, where turning it to single precision
+        first takes 2.
+        """
+        index = getattr(self._of_thread, "index", None)
+        if index is None:
+            kind = faiss.ScalarQuantizer.QT_fp16
+            index = self._of_thread.index = faiss.IndexScalarQuantizer(self.dim, kind, faiss.METRIC_INNER_PRODUCT)
+        return index
 
 
 class HalfVectorsWriter:

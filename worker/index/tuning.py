@@ -3,6 +3,7 @@
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
 from itertools import takewhile
+from statistics import fmean
 from typing import Any
 
 import numpy as np
@@ -15,6 +16,7 @@ from worker.index.vector_index import Neighbours, Rows, Vectors
 
 K = 10
 SHARES = (0.001, 0.003, 0.01, 0.03, 0.1, 0.2, 0.3, 0.5)
+FAR = (0.03, 0.3)
 FILTER_QUERIES = 50
 # The surest first: it is taken where another one is hardly faster.
 WAYS = {
@@ -65,16 +67,16 @@ class Tuning:
             before = 0.0
             for effort in self._index.efforts(QueryArguments(1, rerank).depth(K)):
                 tried = self.try_out(QueryArguments(effort, rerank))
-                recall, milliseconds = tried.measured.recall_at_10, tried.measured.p50_ms
+                recall, milliseconds = tried.measured.recall_at_10, tried.measured.quiet_ms
                 if most is None or recall > most.measured.recall_at_10:
                     most = tried
-                is_faster = best is None or milliseconds < best.measured.p50_ms
+                is_faster = best is None or milliseconds < best.measured.quiet_ms
                 if tried.reaches(target) and is_faster:
                     best = tried
                 if tried.reaches(target) or not is_faster or recall - before < NOTHING:
                     break
                 before = recall
-            if best is not None and milliseconds > SLOWER * best.measured.p50_ms:
+            if best is not None and milliseconds > SLOWER * best.measured.quiet_ms:
                 break
         found = best or most
         assert found is not None, "there are always arguments to try"  # noqa: S101
@@ -88,27 +90,37 @@ class Tuning:
         """Choose the way of filtered searches: for each share of allowed rows the fastest that finds enough.
 
         It is measured with rows allowed at random, and with those most similar to one row, as the items of a category
-        are: most queries are far from all of these, and a graph leads to their neighbours, who are not allowed.
+        are: most queries are far from all of these, and graph or lists lead to their neighbours, who are not allowed.
 
         Returns:
             The plan, and what was measured: one JSON value for each share and way.
         """
+        by_likeness, total = self._by_likeness(), len(self._stored)
+        rerank = self._filtered_rerank(arguments, target, [np.sort(by_likeness[: int(share * total)]) for share in FAR])
         table: list[dict[str, Any]] = []
-        shares, fastest, by_likeness = [], list[str](), self._by_likeness()
+        shares, fastest = [], list[str]()
         for share in SHARES:
-            count = round(share * len(self._stored))
+            count = round(share * total)
             if count < 1:
                 continue
             filters = (self._random(count), np.sort(by_likeness[:count]))
-            ways = {way: self._filtered(arguments, filters, plan) for way, plan in WAYS.items()}
+            ways = {way: self._filtered(arguments, filters, replace(plan, rerank=rerank)) for way, plan in WAYS.items()}
             table += [{"share": share, "way": way, **measured.to_dict()} for way, measured in ways.items()]
             enough = {way: found for way, found in ways.items() if found.recall_at_10 >= target}
-            quickest = min((found.p50_ms for found in enough.values()), default=0.0)
+            quickest = min((found.quiet_ms for found in enough.values()), default=0.0)
             shares.append(share)
-            fastest.append(next((way for way in enough if enough[way].p50_ms <= NEARLY * quickest), "exact"))
+            fastest.append(next((way for way in enough if enough[way].quiet_ms <= NEARLY * quickest), "exact"))
         exact = _last(shares, fastest, {"exact"})
         scan = _last(shares, fastest, {"exact", "scan"})
-        return FilterPlan(exact_rows=round(exact * len(self._stored)), scan_share=scan), table
+        return FilterPlan(round(exact * total), scan, rerank), table
+
+    def _filtered_rerank(self, arguments: QueryArguments, target: float, filters: Sequence[Rows]) -> int:
+        """Return the least re-rank depth with which a scan of alike rows finds enough; else the greatest."""
+        for rerank in self._index.reranks:
+            plan = replace(WAYS["scan"], rerank=rerank)
+            if rerank >= arguments.rerank and self._filtered(arguments, filters, plan).recall_at_10 >= target:
+                return rerank
+        return self._index.reranks[-1]
 
     def _random(self, count: int) -> Rows:
         return np.sort(np.random.default_rng(0).choice(len(self._stored), count, replace=False))
@@ -120,15 +132,15 @@ class Tuning:
         return np.argsort(-self._stored.scores(pivot, np.arange(total)), kind="stable")
 
     def _filtered(self, arguments: QueryArguments, filters: Sequence[Rows], plan: FilterPlan) -> Measured:
-        """Return the lower recall, and the higher latency, of some filters (positions) with one way."""
+        """Return the lowest recall, and the mean latency, of some filters (positions) with one way."""
         queries = self._queries[:FILTER_QUERIES]
         found = []
         for positions in filters:
             truth = true_scores(self._stored, queries, K, positions)
             found.append(self._measure(arguments, queries, truth, positions, plan))
         worst = min(found, key=lambda measured: measured.recall_at_10)
-        slowest = max(found, key=lambda measured: measured.p50_ms)
-        return replace(worst, p50_ms=slowest.p50_ms, p95_ms=slowest.p95_ms)
+        means = {name: fmean(getattr(one, name) for one in found) for name in ("quiet_ms", "p50_ms", "p95_ms")}
+        return replace(worst, **means)
 
     def _measure(
         self,
