@@ -5,14 +5,16 @@ BIN := $(VENV)/bin
 
 # Each stamp is as new as the requirements that it was installed from: nothing is installed twice.
 RUNTIME := $(VENV)/.runtime-installed
+TRAIN := $(VENV)/.train-installed
 DEV := $(VENV)/.dev-installed
 BENCH := $(VENV)/.bench-installed
+SAMPLE_COLUMNS := --label category --split-column ""
 PIP_INSTALL := $(BIN)/python -m pip install --quiet --disable-pip-version-check
 
 .DEFAULT_GOAL := help
 .NOTPARALLEL:
 .DELETE_ON_ERROR:
-.PHONY: help demo test check format bench bench-serving bench-index clean
+.PHONY: help demo train test check format bench bench-quality bench-serving bench-index clean
 
 help: ## Show this list
 	@echo "Lookalike, a visual search backend. make TARGET, where TARGET is one of:"
@@ -22,6 +24,16 @@ help: ## Show this list
 
 demo: $(RUNTIME) ## Start everything, import a catalogue, search with a photo; runs until Ctrl-C (ONCE=1: ends then)
 	@$(BIN)/python -m demo
+
+train: $(TRAIN) ## Train an encoder on the sample catalogue and judge it; a few minutes (docs/training.md: your own)
+	rm -rf var/training/sample-run
+	$(BIN)/python -m training.sample_catalogue --out var/training/sample
+	$(BIN)/python -m training.train --data var/training/sample --out var/training/sample-run $(SAMPLE_COLUMNS) \
+		--attribute colour=0.5 --loss cross-entropy --loss multi-similarity=0.5 \
+		--views 2 --train-size 160 --classes 10 --epochs 4
+	$(BIN)/python -m training.export var/training/sample-run
+	$(BIN)/python -m training.evaluate var/training/sample-run/encoder --against tf_efficientnet_lite0 \
+		--data var/training/sample $(SAMPLE_COLUMNS) --attribute colour --out var/training/sample-report
 
 test: $(DEV) ## Run all tests
 	$(BIN)/python -m pytest
@@ -40,6 +52,10 @@ format: $(DEV) ## Format the code and mend what lint can mend
 bench: $(RUNTIME) ## Measure on DATASETS=../shared/datasets and write the figures to docs/results
 	$(BIN)/python -m benchmarks.encoder_precision --data $(DATASETS)/fashion
 	$(BIN)/python -m benchmarks.exact_search --catalog $(DATASETS)/fashion/products.csv
+
+bench-quality: $(TRAIN) ## Judge ENCODER=<folder> on DATASETS=../shared/datasets through the engine that serves, in int8 (5 minutes)
+	@test -n "$(ENCODER)" || { echo "Name an encoder: make bench-quality ENCODER=var/training/fashion/encoder"; exit 1; } >&2
+	@$(BIN)/python -m benchmarks.quality --encoder $(ENCODER) --data $(DATASETS)/fashion
 
 bench-serving: $(BENCH) ## Compare serving with LitServe, Flask and Celery; writes docs/results/serving.md (half an hour)
 	$(BIN)/python -m benchmarks.serving --datasets $(DATASETS) $(if $(QUICK),--quick,--profile) $(if $(WEIGHTS_RESNET50),--weights-resnet50 $(WEIGHTS_RESNET50))
@@ -63,7 +79,12 @@ $(RUNTIME): requirements.txt | $(BIN)/python
 	@$(PIP_INSTALL) --requirement requirements.txt
 	@touch $@
 
-$(DEV): requirements-dev.txt $(RUNTIME)
+$(TRAIN): requirements-train.txt $(RUNTIME)
+	@echo "Installing requirements-train.txt: once, usually under a minute"
+	@$(PIP_INSTALL) --requirement requirements-train.txt
+	@touch $@
+
+$(DEV): requirements-dev.txt requirements-train.txt $(RUNTIME)
 	@echo "Installing requirements-dev.txt: once, usually under a minute"
 	@$(PIP_INSTALL) --requirement requirements-dev.txt
 	@touch $@

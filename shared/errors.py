@@ -8,7 +8,8 @@
     │   ├── FilterTypeMismatch        filter_type_mismatch
     │   ├── UrlRefused                url_refused
     │   ├── CallbackNotConfigured     callback_not_configured
-    │   └── PathRefused               path_refused
+    │   ├── PathRefused               path_refused
+    │   └── EncoderNotFound           encoder_not_found
     ├── InvalidImage              the photo can't be searched or indexed
     │   ├── EmptyImage                image_empty
     │   ├── UnsupportedImage          image_unsupported
@@ -33,12 +34,15 @@
     ├── NotFound
     │   ├── JobNotFound               job_not_found
     │   ├── ItemNotFound              item_not_found
-    │   └── ImageNotFound             image_not_found
+    │   ├── ImageNotFound             image_not_found
+    │   └── ReleaseNotFound           release_not_found
     ├── JobAlreadyFinished            job_already_finished
+    ├── ReleaseNotFinished            release_not_finished
     ├── Unavailable               try again later
     │   ├── RedisUnavailable          redis_unavailable
     │   └── DatabaseUnavailable       database_unavailable
     └── JobFailure                the job ended without an answer
+        ├── ReleaseNotBuilt           release_not_built
         ├── WorkerLost                worker_lost
         ├── DeadlineExceeded          deadline_exceeded
         └── Internal                  internal
@@ -118,6 +122,12 @@ class PathRefused(InvalidRequest):
     """The path is outside of what this server may read."""
 
     code = "path_refused"
+
+
+class EncoderNotFound(InvalidRequest):
+    """There is no such encoder on this server."""
+
+    code = "encoder_not_found"
 
 
 class InvalidImage(LookalikeError):
@@ -262,10 +272,22 @@ class ImageNotFound(NotFound):
     code = "image_not_found"
 
 
+class ReleaseNotFound(NotFound):
+    """There is no such release."""
+
+    code = "release_not_found"
+
+
 class JobAlreadyFinished(LookalikeError):
     """The job has ended and can't be cancelled."""
 
     code = "job_already_finished"
+
+
+class ReleaseNotFinished(LookalikeError):
+    """The release is not built to its end."""
+
+    code = "release_not_finished"
 
 
 class Unavailable(LookalikeError):
@@ -286,6 +308,12 @@ class DatabaseUnavailable(Unavailable):
 
 class JobFailure(LookalikeError):
     """The job ended without an answer."""
+
+
+class ReleaseNotBuilt(JobFailure):
+    """The release could not be built."""
+
+    code = "release_not_built"
 
 
 class WorkerLost(JobFailure):

@@ -28,6 +28,7 @@ TASK_QUEUES = {
     "write_item_by_url": SEARCH,
     "plan_import": BULK,
     "import_chunk": BULK,
+    "build_release": BULK,
     "embed_missing": BULK,
     "deliver_callback": CALLBACKS,
     "dispatch_callbacks": MAINTENANCE,
@@ -40,6 +41,8 @@ def task_of(kind: JobKind, parameters: Mapping[str, Any]) -> str:
     """Return the task that begins a job with these parameters."""
     if kind is JobKind.SEARCH:
         return "search_by_url" if "image_url" in parameters.get("source", ()) else "search"
+    if kind is JobKind.REINDEX:
+        return "build_release"
     if "mode" in parameters:
         return "plan_import"
     return "write_item_by_url" if parameters.get("image_urls") else "write_item"

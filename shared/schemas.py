@@ -79,6 +79,7 @@ class JobKind(StrEnum):
 
     SEARCH = "search"
     IMPORT = "import"
+    REINDEX = "reindex"
 
 
 class JobStatus(StrEnum):
@@ -188,9 +189,67 @@ class RowErrorPage(Wire):
     next_cursor: str | None = None
 
 
+class ReleaseRequest(Wire):
+    """How a release shall be built from the catalogue as it is."""
+
+    encoder: str | None = Field(
+        None,
+        max_length=256,
+        description="Folder of a trained encoder below the server's encoder root; unset: the "
+        "encoder that the workers' settings name.",
+    )
+    runtime: Literal["auto", "openvino-int8", "openvino", "torch"] = Field(
+        "auto", description="What shall run the network; auto takes the fastest that passes the accuracy gate."
+    )
+    label: str | None = Field(
+        None, max_length=128, description="String attribute that tells which images belong together; unset: chosen."
+    )
+    recall_target: Number | None = Field(
+        None, gt=0, le=1, description="Share of the ten most similar images to be found; 1: exact search."
+    )
+    memory_budget_bytes: Integer | None = Field(None, ge=1, description="Most memory that the index may keep.")
+    index: str | None = Field(
+        None, max_length=128, description="FAISS's description of the index, such as IVF256,SQ8; unset: chosen."
+    )
+    activate: bool = Field(False, description="Let searches use it as soon as it is built.")
+    callback_url: str | None = Field(None, max_length=2048)
+
+
+class ReleaseInfo(Wire):
+    """An encoder and an index that searches can use together."""
+
+    id: str
+    encoder_id: str
+    runtime: str
+    is_active: bool
+    is_finished: bool = Field(description="Whether it can be activated; an interrupted build goes on when asked again.")
+    built_at: datetime | None = None
+    manifest: dict[str, Any] = Field(description="Encoder, index, threshold, comparison, and what was measured.")
+
+
+class ReleaseList(Wire):
+    """All releases, the newest first."""
+
+    releases: list[ReleaseInfo]
+
+
+class ReindexResult(Wire):
+    """What building a release did."""
+
+    release: str
+    is_active: bool
+    embedded: int = Field(description="Images that had to be embedded; the others were known.")
+    seconds: dict[str, float] = Field(description="By step.")
+    index: dict[str, Any]
+    comparison: dict[str, Any] | None = Field(
+        None, description="With the release that was active: Precision@5 of both, and how many of their hits agree."
+    )
+
+
 class Progress(Wire):
     """How far a long job is."""
 
+    step: str | None = Field(None, description="What is being done, where a job has several steps.")
     done: int
     failed: int
     total: int | None = Field(None, description="Unknown until the file was read through.")
@@ -229,7 +288,7 @@ class Job(Wire):
     finished_at: datetime | None = None
     attempts: int = 0
     progress: Progress | None = None
-    result: SearchResult | ImportResult | None = None
+    result: SearchResult | ImportResult | ReindexResult | None = None
     error: JobError | None = None
     deliveries: list[Delivery] = Field(default_factory=list, description="Log of the webhook callback.")
     links: dict[str, str] = Field(default_factory=dict, description="self; errors for imports.")

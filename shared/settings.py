@@ -48,6 +48,9 @@ class Settings(BaseSettings):
         "var/store",
         description="fsspec folder or URL (for example s3://bucket/prefix) of images and uploaded catalogues.",
     )
+    encoder_root: Path | None = Field(
+        None, description="Folder on the server with trained encoders that releases may be built of; unset: none."
+    )
     import_root: Path | None = Field(
         None, description="Folder on the server whose catalogue files clients may import by path; unset: none."
     )
@@ -59,11 +62,12 @@ class Settings(BaseSettings):
         description="Threads of one web process; each waiting client holds one, up to three quarters.",
     )
 
-    encoder: Literal["tf_efficientnet_lite0", "resnet50"] = Field(
+    encoder: Literal["tf_efficientnet_lite0", "resnet50", "resnet101", "efficientnet_b4", "vit_b_16"] = Field(
         "tf_efficientnet_lite0", description="Backbone that turns images into embeddings."
     )
     encoder_weights_path: Path | None = Field(
-        None, description="Weights file for the encoder (.safetensors or .pth); unset: the backbone's own weights."
+        None,
+        description="Weights file (.safetensors or .pth) or folder of a trained encoder; unset: the backbone's own.",
     )
     encoder_threads: int = Field(2, ge=1, le=64, description="CPU threads of one forward pass.")
     encoder_runtime: Literal["auto", "openvino-int8", "openvino", "torch"] = Field(
@@ -73,7 +77,7 @@ class Settings(BaseSettings):
         Path("var/encoders"),
         description="Local folder of compiled encoders and index snapshots; may be deleted at any time.",
     )
-    index_snapshots_kept: int = Field(
+    index_kept_snapshots: int = Field(
         2, ge=1, le=100, description="How many builds of an index stay on a worker's disk, the present one included."
     )
     batch_max_images: int = Field(16, ge=1, le=256, description="Most photos of one forward pass of a search worker.")

@@ -16,6 +16,7 @@ from shared.database import connect_database
 from shared.job_record import JobRecord
 from shared.jobs import Jobs
 from shared.migrations import upgrade
+from shared.releases import Release
 from shared.schemas import JobKind
 from shared.settings import Settings
 from shared.store import Store
@@ -23,7 +24,6 @@ from worker.encoder import Encoder
 from worker.engine import Engine
 from worker.index.flat_index import FlatIndex
 from worker.live_index import LiveIndex
-from worker.releases import Release
 
 SECONDS = 30
 COLOURS = {"red": (200, 30, 30), "green": (30, 200, 30), "blue": (30, 30, 200)}

@@ -17,11 +17,12 @@ from shared.catalogue import Catalogue
 from shared.catalogue_change import ImageRef, ItemChange
 from shared.database import connect_database
 from shared.migrations import upgrade
+from shared.releases import Release, announce_release
 from shared.settings import Settings
 from shared.store import Store
-from worker.releases import Release, open_release, serving_release
+from worker.releases import open_release, serving_release
 from worker.releases.encoder_folders import keep_encoder, local_folder
-from worker.releases.release import announce_release, release_of
+from worker.releases.release import release_of
 
 ROOT = Path(__file__).parent.parent
 COLOURS = {"red": (200, 40, 40), "green": (40, 160, 60), "blue": (40, 70, 190), "grey": (128, 128, 128)}

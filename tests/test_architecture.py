@@ -37,8 +37,8 @@ VAGUE_NAMES = {"utils", "util", "helpers", "helper", "common", "base", "core", "
 
 # Where a process is started, its environment is made of our own one; and nothing else reads the environment.
 ENVIRONMENT_READERS = {"shared/settings.py", "demo/processes.py"}
-# A worker names this class of errors, and never makes or reads a pickle.
-PICKLE_NAMES = {("worker/encoder/weights.py", "UnpicklingError")}
+# These name a class of errors, and never make or read a pickle.
+PICKLE_NAMES = {("worker/encoder/weights.py", "UnpicklingError"), ("training/checkpoint.py", "UnpicklingError")}
 
 ANSWERS = {200, 201, 202, 204, 304}
 

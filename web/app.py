@@ -14,7 +14,7 @@ from shared.jobs import Jobs
 from shared.queues import create_celery
 from shared.redis_client import connect_redis, connect_redis_for_listening
 from shared.result_cache import ResultCache
-from shared.schemas import ImportRequest, ItemWrite, Problem, SearchRequest
+from shared.schemas import ImportRequest, ItemWrite, Problem, ReleaseRequest, SearchRequest
 from shared.settings import Settings, load_settings
 from shared.store import Store
 from shared.task_message import TaskMessages
@@ -28,6 +28,7 @@ from web.job_ends import JobEnds
 from web.jobs import create_jobs_api
 from web.metrics import SystemCollector, measure_requests
 from web.operations import create_operations_api
+from web.releases import create_releases_api
 from web.searches import create_searches_api
 from web.services import Services
 
@@ -92,11 +93,12 @@ def create_app(settings: Settings | None = None) -> OpenAPI:
         create_jobs_api(services),
         create_imports_api(services),
         create_items_api(services),
+        create_releases_api(services),
         create_operations_api(services, registry),
     ):
         app.register_api(api)
     # Bodies that may also come as a form are not in any signature.
-    app.components_schemas.update(component_schemas(SearchRequest, ImportRequest, ItemWrite, Problem))
+    app.components_schemas.update(component_schemas(SearchRequest, ImportRequest, ItemWrite, ReleaseRequest, Problem))
     _add_pages(app)
     return app
 

@@ -40,6 +40,12 @@ def one_of(*models: type[BaseModel]) -> dict[str, Any]:
     return {"content": {"application/json": {"schema": {"anyOf": schemas}}}}
 
 
+def json_only(body: type[BaseModel]) -> RequestBody:
+    """Describe a body that is a JSON object."""
+    schema = {"$ref": REFERENCE.format(model=body.__name__)}
+    return RequestBody(content={"application/json": MediaType.model_validate({"schema": schema})})
+
+
 def multipart_or_json(
     fields: type[BaseModel], files: dict[str, str], body: type[BaseModel], *, at_least: int = 1, at_most: int = 1
 ) -> RequestBody:

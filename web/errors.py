@@ -39,6 +39,7 @@ STATUSES: dict[type[LookalikeError], int] = {
     errors.InvalidRow: 422,
     errors.NotFound: 404,
     errors.JobAlreadyFinished: 409,
+    errors.ReleaseNotFinished: 409,
     errors.Unavailable: 503,
     errors.JobFailure: 500,
 }

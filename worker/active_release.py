@@ -8,8 +8,8 @@ from shared.settings import Settings
 from shared.store import Store
 
 if TYPE_CHECKING:
+    from shared.releases import Release
     from worker.encoder import Encoder
-    from worker.releases import Release
 
 
 class ActiveRelease:
@@ -34,7 +34,8 @@ class ActiveRelease:
         Raises:
             EncoderUnavailable: if there is none and none can be made; the message tells the remedy.
         """
-        from worker.releases import active_release, serving_release
+        from shared.releases import active_release
+        from worker.releases import serving_release
 
         release = active_release(self._catalogue) if self._is_known else None
         if release is None:

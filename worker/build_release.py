@@ -104,8 +104,8 @@ def build_release(
     logging.basicConfig(level="WARNING", format="%(message)s", handlers=[RichHandler(console=console, show_path=False)])
     settings = load_settings()
     catalogue = Catalogue(connect_database(settings.database_url))
+    from shared.errors import ReleaseNotBuilt
     from worker.encoder import EncoderUnavailable
-    from worker.releases.sample import ReleaseNotBuilt
 
     try:
         if release_id is not None:
@@ -137,8 +137,8 @@ def build_release(
 
 
 def _use(catalogue: Catalogue, settings: Settings, release_id: str) -> None:
+    from shared.releases import choose_release, registered_releases
     from worker.encoder import encoder_id
-    from worker.releases.release import activate_release, registered_releases
 
     base_id = encoder_id(settings.encoder, settings.encoder_weights_path)
     usable = {release.id: release for release in registered_releases(catalogue) if release.fits(base_id)}
@@ -148,7 +148,7 @@ def _use(catalogue: Catalogue, settings: Settings, release_id: str) -> None:
             f"There is no finished release {release_id!r} of the encoder {base_id} that the settings name; "
             f"there are: {known}."
         )
-    activate_release(catalogue, usable[release_id])
+    choose_release(catalogue, usable[release_id])
 
 
 def _recipe(recall_target: float | None, memory_budget: int | None, factory: str | None) -> "IndexRecipe | None":

@@ -13,6 +13,7 @@ from shared.catalogue import Catalogue
 from shared.errors import ItemNotFound
 from shared.filters import compile_filter
 from shared.job_record import JobRecord, json_bytes
+from shared.releases import Release
 from shared.result_cache import CacheEntry, ResultCache, canonical
 from shared.schemas import AnsweredFrom
 from shared.settings import Settings
@@ -22,7 +23,6 @@ from worker.embedding_cache import embedding_key, from_bytes, to_bytes
 from worker.encoder import Encoder
 from worker.index.vector_index import Rows, Vectors
 from worker.live_index import LiveIndex
-from worker.releases import Release
 from worker.similar_cache import SimilarCache
 from worker.steps import Steps
 

@@ -26,6 +26,7 @@ log = logging.getLogger(__name__)
 
 # How long a worker may hold a job before recovery takes it for hung; far above what either kind needs.
 IMPORT_STEP_MAX_SECONDS = 3000
+RELEASE_MAX_SECONDS = 86_400  # embedding a large catalogue for another encoder takes hours
 
 DATABASE_FAILURES = (OperationalError, InterfaceError, PoolTimeout)
 
@@ -66,10 +67,10 @@ def add_job_tasks(app: Celery, services: Services, tasks: TaskSender) -> None:
                 raise
             except DATABASE_FAILURES:
                 log.exception("Job %s: the database failed", job.id)
-                if job.kind is JobKind.IMPORT:
+                if job.kind is not JobKind.SEARCH:
                     if is_counted:
                         services.jobs.return_attempt(job.id)
-                    raise  # its rows are in the store: recovery goes on with it when the database is back
+                    raise  # what it works on is kept: recovery goes on with it when the database is back
                 fail(DatabaseUnavailable("The catalogue could not be read. Search again in a moment."))
             except Exception:  # the one place where an unforeseen error becomes a failed job
                 log.exception("Job %s failed", job.id)
@@ -136,6 +137,24 @@ def add_job_tasks(app: Celery, services: Services, tasks: TaskSender) -> None:
             clear_uploads(job, services.store)
 
         run(job, IMPORT_STEP_MAX_SECONDS, work, fail)
+
+    @app.task(name="build_release", shared=False)
+    def build_release_task(job_id: str) -> None:
+        from worker.releases.job import build_release
+
+        started = services.jobs.start(job_id)
+        if started is None:
+            return
+        job = started.record
+
+        def still_wanted() -> None:
+            if services.jobs.is_cancelled(job_id):
+                raise JobCancelled
+
+        def work() -> None:
+            build_release(job, settings, services.jobs, services.catalogue, services.store, still_wanted)
+
+        run(job, RELEASE_MAX_SECONDS, work, lambda error: services.jobs.fail(job_id, error))
 
     def import_step(job_id: str, step: "Callable[[ImportRunner, JobRecord], None]", is_plan: bool = False) -> None:
         started = services.jobs.start(job_id, counts_as_attempt=is_plan)  # of a chunk, its own tries count

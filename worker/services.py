@@ -25,9 +25,9 @@ from worker.fetcher import GuardedFetcher
 from worker.heartbeat import Leases
 
 if TYPE_CHECKING:
+    from shared.releases import Release
     from worker.engine import Engine
     from worker.imports.intake import Intake
-    from worker.releases import Release
 
 log = logging.getLogger(__name__)
 
@@ -159,9 +159,10 @@ class Services:
         from worker.index.flat_index import FlatIndex
         from worker.live_index import LiveIndex
         from worker.releases.indexes import local_snapshots
+        from worker.releases.release import recipe_of
 
         encoder = self.active.encoder(release)
-        snapshots = local_snapshots(self.settings, encoder.id, encoder.dim, release.recipe)
+        snapshots = local_snapshots(self.settings, encoder.id, encoder.dim, recipe_of(release))
         live_index = LiveIndex(self.catalogue, FlatIndex(encoder.dim), encoder.id, snapshots)
         live_index.refresh()
         log.info("Serving release %s with %d images", release.id, len(live_index))

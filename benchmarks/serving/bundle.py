@@ -10,12 +10,13 @@ import numpy as np
 from PIL import Image
 
 from shared.catalogue import Catalogue
+from shared.releases import Release
 from shared.settings import Settings
 from worker.decode import decode_image, decode_pixels
 from worker.encoder import Transform
 from worker.index.recipe import IndexRecipe
-from worker.releases import Release
 from worker.releases.indexes import local_snapshots
+from worker.releases.release import recipe_of
 
 K = 10
 MAX_BYTES = 20 * 1024**2
@@ -81,7 +82,7 @@ def export_index(catalogue: Catalogue, release: Release, cache: Path, folder: Pa
                 vectors.append(np.frombuffer(vector, "<f4"))
     np.save(folder / "embeddings.npy", np.stack(vectors).astype(np.float32))
     (folder / "items.json").write_text(json.dumps(items), encoding="utf-8")
-    kept = {"cache": str(cache), "encoder_id": encoder_id, "recipe": release.recipe.to_dict(), "rows": rows}
+    kept = {"cache": str(cache), "encoder_id": encoder_id, "recipe": recipe_of(release).to_dict(), "rows": rows}
     (folder / "index.json").write_text(json.dumps(kept), encoding="utf-8")
     return len(items)
 

@@ -93,7 +93,16 @@ def encoder_figures(short: str, measured: Mapping[str, Any]) -> Figures:
             figures["repeat_ratio_32_clients"] = again[MOST]["rate"] / rate
             figures["repeat_p50_ms"] = again["1"]["p50"]
         figures["cpu_ms_per_search"] = sum(cold["clients"][MOST]["cpu_ms"].values())
-    return {f"{name}_{short}": value for name, value in (figures | _own_figures(measured)).items()}
+    figures |= _own_figures(measured) | _in_turn(measured.get("duels", {}))
+    return {f"{name}_{short}": value for name, value in figures.items()}
+
+
+def _in_turn(duels: Mapping[str, Any]) -> Figures:
+    """Return what was measured in turn, which counts more than what was measured minutes apart."""
+    names = {"raw": "end_to_end_ratio", "repeats_1": "repeat_ratio", f"repeats_{MOST}": "repeat_ratio_32_clients"}
+    names |= {rival: f"vs_{rival}" for rival in RIVALS}
+    figures = {figure: duels[name]["ratio"] for name, figure in names.items() if name in duels}
+    return figures | ({"p95_overhead_ms": duels["lone"]["difference"]} if "lone" in duels else {})
 
 
 def _own_figures(measured: Mapping[str, Any]) -> Figures:

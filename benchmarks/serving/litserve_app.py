@@ -47,9 +47,11 @@ class SearchApi(litserve.LitAPI):
         """Return all pixels, uint8 (n, size, size, 3)."""
         return np.stack(inputs)
 
-    def predict(self, x: np.ndarray) -> list[list[dict[str, Any]]]:
-        """Return the hits of each photo."""
-        return self._index.search(self._encoder.embed(x if x.ndim == 4 else x[None]))
+    def predict(self, x: np.ndarray) -> list[Any]:
+        """Return the hits of each photo of a batch; of one photo, where LitServe was told not to batch."""
+        if x.ndim == 3:
+            return self._index.search(self._encoder.embed(x[None]))[0]
+        return self._index.search(self._encoder.embed(x))
 
     def unbatch(self, output: list[list[dict[str, Any]]]) -> list[list[dict[str, Any]]]:
         """Return the answers one by one."""

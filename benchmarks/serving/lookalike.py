@@ -84,7 +84,7 @@ class Lookalike:
 
     def bundle(self, folder: Path, threads: int) -> tuple[Path, dict[str, Any]]:
         """Write what the other systems answer from; return the bundle's file and the active release's manifest."""
-        from worker.releases import active_release
+        from shared.releases import active_release
         from worker.releases.encoder_folders import local_folder
 
         catalogue = self.catalogue()

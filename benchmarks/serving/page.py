@@ -11,6 +11,7 @@ from benchmarks.encoder_precision import markdown_table
 from benchmarks.report import heading, machine
 from benchmarks.serving.figures import GOALS
 from benchmarks.serving.page_losses import losses
+from benchmarks.serving.page_words import losses_in_words
 from benchmarks.serving.plot import SYSTEMS, draw
 from benchmarks.serving.scale import CLIENTS, IDENTICAL_UPLOADS, MANY_CLIENTS
 from benchmarks.serving.statistics import name_value_lines
@@ -23,7 +24,9 @@ Lookalike: the Procfile's processes with default settings, `POST /v1/searches` w
 `Cache-Control: no-cache`, which bypasses every cache. LitServe: Lookalike's decoder, encoder and index files with
 LitServe's server and its batching. Flask: Pillow and torch eager in synchronous gunicorn workers, the same index.
 Celery: a Flask endpoint that waits for a prefork worker's result, otherwise like Flask. Of these three each setting
-below was tried at 32 clients, and the fastest was measured."""
+below was tried at 32 clients, and the fastest was measured. This machine's speed changes within minutes, so the ratios
+of the goals come from windows in turn, Lookalike's and the other's, while both run and the one that is not asked is
+idle; the tables further down were measured one system after the other."""
 
 
 def write_results(run: Mapping[str, Any], out: Path) -> Path:
@@ -55,6 +58,7 @@ def lines(run: Mapping[str, Any]) -> Iterator[str]:
     for backbone, measured in run["encoders"].items():
         yield from (f"## {backbone}", "", *_systems(measured), *_runtimes(measured), *_ours(measured))
     yield from losses(run["encoders"])
+    yield from losses_in_words(run["encoders"])
     yield from ("## All figures", "", "```text", *name_value_lines(run["figures"]), "```")
 
 

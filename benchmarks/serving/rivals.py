@@ -102,7 +102,7 @@ def served(rival: str, variant: Variant, bundle: Path, threads: int, scratch: Pa
         yield Served(port, path, groups)
 
 
-def _warm(plan: LoadPlan) -> LoadPlan:
+def warm(plan: LoadPlan) -> LoadPlan:
     """Have each model loaded and run, whichever process a photo comes to."""
     run_load(replace(plan, photos=plan.photos[:WARMING_PHOTOS]))
     return plan
@@ -130,16 +130,16 @@ def measure_rival(rival: str, bundle: Path, threads: int, photos: Sequence[str],
     wanted = variants(rival, threads)[: scale.tries]
     for variant in wanted if len(wanted) > 1 else []:
         with served(rival, variant, bundle, threads, scratch) as server:
-            plan = _warm(_plan(server, variant, photos, TRIAL_CLIENTS))
+            plan = warm(rival_plan(server, variant, photos, TRIAL_CLIENTS))
             plan = replace(plan, warmup_seconds=scale.warmup_seconds, seconds=scale.trial_seconds)
             tried[variant.label] = run_load(plan)["windows"][0]["rate"]
     best = max(wanted, key=lambda variant: tried.get(variant.label, 0.0))
     clients, answers = {}, {}
     with served(rival, best, bundle, threads, scratch) as server:
-        _warm(_plan(server, best, photos, TRIAL_CLIENTS))
+        warm(rival_plan(server, best, photos, TRIAL_CLIENTS))
         for count in CLIENTS:
             plan = replace(
-                _plan(server, best, photos, count),
+                rival_plan(server, best, photos, count),
                 warmup_seconds=scale.warmup_seconds,
                 seconds=scale.seconds,
                 repetitions=scale.repetitions,
@@ -151,6 +151,7 @@ def measure_rival(rival: str, bundle: Path, threads: int, photos: Sequence[str],
     return {"variant": best.label, "tried": tried, "clients": clients, "answers": answers}
 
 
-def _plan(server: Served, variant: Variant, photos: Sequence[str], clients: int) -> LoadPlan:
+def rival_plan(server: Served, variant: Variant, photos: Sequence[str], clients: int) -> LoadPlan:
+    """Return a plan that searches with photos as a rival takes them."""
     groups = dict(server.groups)
     return LoadPlan(server.port, server.path, list(photos), clients, format=variant.format, groups=groups)

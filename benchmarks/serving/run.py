@@ -4,11 +4,12 @@ import json
 import os
 import subprocess
 import sys
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import asdict, dataclass, replace
 from pathlib import Path
 from typing import Any
 
+from benchmarks.serving.duels import Duels
 from benchmarks.serving.load import run_load
 from benchmarks.serving.lookalike import FRESH, Lookalike, Running
 from benchmarks.serving.lookalike_parts import (
@@ -92,6 +93,14 @@ class EncoderRun:
             measured["rivals"][rival] = measure_rival(
                 rival, bundle, self._threads, self._photos, self._wanted.scale, self._scratch
             )
+        self._say("Lookalike and each other system in turn")
+
+        def raw(photos: Sequence[str]) -> dict[str, Any]:
+            plan = RawPlan(str(bundle), list(photos), [], self._wanted.scale.seconds, 1)
+            return _run_module("raw_engine", stdin=json.dumps(asdict(plan)))
+
+        duels = Duels(self._installation, bundle, self._photos, self._wanted.scale, self._scratch, self._threads, raw)
+        measured["duels"] = duels.measure({name: rival["variant"] for name, rival in measured["rivals"].items()})
         _compare_answers(measured)
         return measured
 

@@ -18,6 +18,7 @@ class Scale:
         seconds: of a window.
         warmup_seconds: before the first window.
         repetitions: windows, of which the median counts.
+        pairs: windows of two systems in turn, of which the median ratio counts.
         tries: most settings of a rival that are tried; 1: the most likely ones are taken.
         trial_seconds: of a try.
         starts: cold starts, of which the median counts.
@@ -30,6 +31,7 @@ class Scale:
     seconds: float = 5.0
     warmup_seconds: float = 2.0
     repetitions: int = 3
+    pairs: int = 5
     tries: int = 6
     trial_seconds: float = 3.0
     starts: int = 3
@@ -44,6 +46,7 @@ QUICK = Scale(
     seconds=1.5,
     warmup_seconds=0.7,
     repetitions=1,
+    pairs=1,
     tries=1,
     starts=1,
     rebuilds=False,

@@ -22,6 +22,10 @@ OPERATIONS = {
     ("get", "/v1/jobs/{job_id}"),
     ("delete", "/v1/jobs/{job_id}"),
     ("get", "/v1/jobs/{job_id}/errors"),
+    ("post", "/v1/releases"),
+    ("get", "/v1/releases"),
+    ("get", "/v1/releases/{release_id}"),
+    ("post", "/v1/releases/{release_id}/activate"),
     ("post", "/v1/imports"),
     ("get", "/v1/items"),
     ("get", "/v1/items/{item_id}"),
@@ -82,7 +86,7 @@ def test_the_document_names_every_operation_with_its_failures(document: dict[str
 def test_every_documented_route_answers_as_documented(
     stack: Stack, document: dict[str, Any], method: str, path: str
 ) -> None:
-    url = stack.base_url + path.format(job_id="unknown", item_id="nobody")
+    url = stack.base_url + path.format(job_id="unknown", item_id="nobody", release_id="nothing")
     body = None if method in ("get", "delete") else {"unknown": 1}
     answer = requests.request(method, url, json=body, timeout=60)
     assert answer.status_code in (200, 404, 422)

@@ -9,10 +9,10 @@ from typing import Any
 
 from shared.catalogue import Catalogue
 from shared.database import connect_database
+from shared.releases import active_release, choose_release
 from tests.e2e.pictures import picture
 from tests.e2e.steps import ids_of, put_item
 from tests.stack import Stack, wait_until
-from worker.releases.release import activate_release, active_release
 
 CLIENTS = 4
 
@@ -42,7 +42,7 @@ def test_no_search_is_lost_or_mixed_when_another_release_becomes_active(
         clients = [pool.submit(search_on) for _ in range(CLIENTS)]
         try:
             wait_until(lambda: stack.search(picture("hat"))["result"]["release"] == first.id, 30, "the first answers")
-            activate_release(catalogue, second)
+            choose_release(catalogue, second)
             wait_until(lambda: stack.search(picture("hat"))["result"]["release"] == second.id, 60, "the second answers")
         finally:
             enough.set()

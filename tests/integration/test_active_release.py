@@ -12,12 +12,13 @@ from sqlalchemy import text
 from shared.catalogue_change import ImageRef, ItemChange
 from shared.database import connect_database
 from shared.migrations import upgrade
+from shared.releases import Release, activate_unless_fitting, choose_release
 from shared.settings import Settings
 from tests.conftest import make_settings
 from tests.servers import RedisProcess
 from tests.stack import wait_until
 from worker.encoder import EncoderUnavailable, encoder_id
-from worker.releases.release import Release, activate_release, release_of
+from worker.releases.release import release_of
 from worker.services import Services
 
 
@@ -33,7 +34,7 @@ def first(services: Services) -> Release:
     base_id = encoder_id(services.settings.encoder)
     encoder: dict[str, Any] = {"id": base_id, "base_id": base_id, "runtime": "openvino", "dim": 4, "files": {"a": "b"}}
     release = release_of(encoder, similar={"min_cosine": 0.99, "how": ""})
-    activate_release(services.catalogue, release)
+    activate_unless_fitting(services.catalogue, release, "another encoder")
     return release
 
 
@@ -44,14 +45,14 @@ def test_photos_are_taken_in_for_the_release_that_is_active_now(services: Servic
     second = replace(
         first, id="other.flat", encoder_id="other", manifest={**first.manifest, "encoder": {"id": "other"}}
     )
-    activate_release(services.catalogue, second)
+    activate_unless_fitting(services.catalogue, second, "another encoder")
     assert services.intake.encoder_id == "other"
 
 
 def test_photos_are_taken_in_on_another_runtime_of_the_same_encoder(services: Services, first: Release) -> None:
     before = services.intake
     encoder = {**first.manifest["encoder"], "runtime": "torch", "files": {"a": "c"}}
-    activate_release(services.catalogue, replace(first, manifest={**first.manifest, "encoder": encoder}))
+    choose_release(services.catalogue, replace(first, manifest={**first.manifest, "encoder": encoder}))
     assert services.intake is not before
     assert services.intake.encoder_id == before.encoder_id
 
@@ -61,7 +62,8 @@ def test_the_engine_goes_on_following_after_a_release_that_nobody_can_read(
 ) -> None:
     monkeypatch.setattr("worker.services.RETRY_SECONDS", 0.02)
     stopped = Event()
-    activate_release(services.catalogue, replace(first, manifest={**first.manifest, "encoder": {"base_id": None}}))
+    unreadable = replace(first, manifest={**first.manifest, "encoder": {"base_id": None}})
+    activate_unless_fitting(services.catalogue, unreadable, "another encoder")
     services.active._is_known = True  # as in a worker that has served another release before
     thread = services.follow_catalogue(stopped)
     try:
@@ -74,7 +76,7 @@ def test_the_engine_goes_on_following_after_a_release_that_nobody_can_read(
 
 def test_a_release_that_was_measured_again_is_noticed_though_its_id_stays(services: Services, first: Release) -> None:
     assert services.active.current().min_cosine == 0.99
-    activate_release(services.catalogue, replace(first, manifest={**first.manifest, "similar": {"min_cosine": 0.97}}))
+    choose_release(services.catalogue, replace(first, manifest={**first.manifest, "similar": {"min_cosine": 0.97}}))
     assert services.active.current().min_cosine == 0.97
 
 

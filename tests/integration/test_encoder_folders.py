@@ -8,11 +8,12 @@ from pathlib import Path
 import numpy as np
 import pytest
 
+from shared.releases import Release
 from tests.shop import Shop, open_shop
 from tests.tiny_encoder import OnGpu, pixels, tiny_encoder
 from worker.encoder import Encoder, EncoderUnavailable, choose_runtime
 from worker.encoder.torch_encoder import TorchEncoder
-from worker.releases import Release, open_release
+from worker.releases import open_release
 from worker.releases.encoder_folders import adopt, keep_encoder, local_folder, making_folder
 from worker.releases.release import release_of
 

@@ -65,8 +65,12 @@ def snapshots(folder: Path) -> list[Path]:
 def keep(live: LiveIndex, folder: Path) -> LiveIndex:
     """Refresh, and wait until the index is kept and goes on with what was kept."""
     before = len(snapshots(folder))
-    live.refresh()
-    wait_until(lambda: len(snapshots(folder)) > before and live.index.changes == 0, 20, "it is kept")
+
+    def is_kept() -> bool:
+        live.refresh()  # as the thread that follows the catalogue does all the time
+        return len(snapshots(folder)) > before and live.index.changes == 0
+
+    wait_until(is_kept, 30, "it is kept")
     return live
 
 

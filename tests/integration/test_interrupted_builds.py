@@ -6,9 +6,10 @@ from typing import Any
 
 import pytest
 
+from shared.releases import Release, announce_release, register_release
 from tests.shop import Shop, open_shop
 from worker.releases.build import Wishes, interrupted_build
-from worker.releases.release import Release, announce_release, register_release, release_of
+from worker.releases.release import release_of
 
 BASE = "tiny-0123456789"
 EARLY, MIDDLE, LATE = (f"2026-01-0{day}T00:00:00+00:00" for day in (1, 2, 3))

@@ -5,6 +5,8 @@ from pathlib import Path
 import pytest
 
 from shared.catalogue import Catalogue
+from shared.errors import ReleaseNotBuilt
+from shared.releases import Release, active_release, choose_release
 from shared.settings import Settings
 from tests.integration.test_approximate_bases import DIM, ENCODER, IMAGES, ITEMS, fill
 from tests.integration.test_releases_build import COMMAND
@@ -13,15 +15,13 @@ from worker.index.approximate_index import ApproximateIndex
 from worker.index.flat_index import FlatIndex
 from worker.index.recipe import EXACT, IndexRecipe
 from worker.live_index import LiveIndex
-from worker.releases import active_release
 from worker.releases.indexes import build_index, local_snapshots
-from worker.releases.release import Release, activate_release, release_of
-from worker.releases.sample import ReleaseNotBuilt
+from worker.releases.release import recipe_of, release_of
 
 
 @pytest.fixture
 def settings(tmp_path: Path) -> Settings:
-    return Settings(encoder_cache_path=tmp_path / "encoders", index_snapshots_kept=1)
+    return Settings(encoder_cache_path=tmp_path / "encoders", index_kept_snapshots=1)
 
 
 def release(recipe: IndexRecipe) -> Release:
@@ -33,16 +33,16 @@ def test_an_approximate_release_has_its_own_name_and_tells_what_was_measured(
 ) -> None:
     fill(catalogue)
     made = release(IndexRecipe(0.9, factory="HNSW16_SQ8"))
-    assert made.id == f"{ENCODER}.{made.recipe.name}" != f"{ENCODER}.flat"
+    assert made.id == f"{ENCODER}.{recipe_of(made).name}" != f"{ENCODER}.flat"
     index = build_index(catalogue, settings, made, DIM)
-    assert index["recipe"] == made.recipe.to_dict()
+    assert index["recipe"] == recipe_of(made).to_dict()
     assert index["measured"]["recall_at_10"] >= 0.9
     finished = Release(made.id, made.encoder_id, {**made.manifest, "index": index})
-    activate_release(catalogue, finished)
+    choose_release(catalogue, finished)
     active = active_release(catalogue)
     assert active is not None
-    assert active.recipe == made.recipe
-    snapshots = local_snapshots(settings, active.encoder_id, DIM, active.recipe)
+    assert recipe_of(active) == recipe_of(made)
+    snapshots = local_snapshots(settings, active.encoder_id, DIM, recipe_of(active))
     live = LiveIndex(catalogue, FlatIndex(DIM), active.encoder_id, snapshots)
     live.refresh()
     assert (len(live), live.index.is_exact) == (ITEMS * IMAGES, False)
@@ -103,7 +103,7 @@ def test_the_command_takes_a_recall_target_and_stays_exact_while_the_catalogue_i
         assert "index: exact" in done.stdout
         active = active_release(shop.catalogue)
         assert active is not None
-        assert active.recipe == IndexRecipe(0.95, 1_000_000)
+        assert recipe_of(active) == IndexRecipe(0.95, 1_000_000)
         assert active.manifest["index"]["kind"] == "flat"
         assert shop.serve() == active
         refused = shop.run(*COMMAND, "--recall-target", "2")

@@ -10,13 +10,21 @@ import pytest
 from sqlalchemy import func, select
 from sqlalchemy.orm import Session
 
+from shared.errors import ReleaseNotFinished, ReleaseNotFound
+from shared.releases import (
+    Release,
+    activate_unless_fitting,
+    active_release,
+    choose_release,
+    find_release,
+    registered_releases,
+)
 from shared.tables import ReleaseRow
 from tests.shop import Shop, open_shop
 from worker.encoder import EncoderUnavailable
-from worker.releases import active_release, open_release
+from worker.releases import open_release, serving_release
 from worker.releases.encoder_folders import local_folder
 from worker.releases.first import generated_pixels
-from worker.releases.release import Release, activate_release, registered_releases
 
 SERVE = """
 import sys
@@ -33,6 +41,9 @@ encoder = open_release(release, store, settings)
 assert not {"torch", "timm", "nncf"} & set(sys.modules)
 print(release.id, release.runtime, encoder.dim)
 """
+
+
+NOBODYS = "an id that no encoder has"
 
 
 @pytest.fixture
@@ -96,12 +107,37 @@ def test_going_back_to_an_encoder_takes_its_newest_finished_release(shop: Shop) 
     first = shop.serve()
     draft = shop.interrupted_build()
     finished = Release("built.flat", draft.encoder_id, {**draft.manifest, "similar": {"min_cosine": 0.97}})
-    activate_release(shop.catalogue, finished)
+    activate_unless_fitting(shop.catalogue, finished, NOBODYS)
     assert shop.serve() == finished
-    strange = {**finished.manifest, "encoder": {**finished.manifest["encoder"], "base_id": "resnet50-0123456789"}}
-    activate_release(shop.catalogue, Release("strange.flat", "strange", strange))
+    activate_unless_fitting(shop.catalogue, of_another_encoder(finished), NOBODYS)
     assert shop.serve() == finished != first
     assert active_release(shop.catalogue) == finished
+
+
+def test_a_release_that_an_operator_chose_serves_whatever_encoder_the_settings_name(shop: Shop) -> None:
+    first = shop.serve()
+    chosen = choose_release(shop.catalogue, of_another_encoder(first))
+    assert shop.serve() == active_release(shop.catalogue) == chosen
+    gone = shop.settings.model_copy(update={"encoder_weights_path": shop.folder / "missing.pth"})
+    assert serving_release(shop.catalogue, shop.store, gone) == chosen
+    assert choose_release(shop.catalogue, first).is_chosen
+    assert shop.serve().id == first.id
+
+
+def test_a_release_that_is_not_built_to_its_end_can_not_be_chosen(shop: Shop) -> None:
+    first = shop.serve()
+    draft = shop.interrupted_build()
+    with pytest.raises(ReleaseNotFinished, match="Build it again"):
+        choose_release(shop.catalogue, draft)
+    assert active_release(shop.catalogue) == first
+    with pytest.raises(ReleaseNotFound):
+        find_release(shop.catalogue, "nothing")
+    assert find_release(shop.catalogue, draft.id) == draft
+
+
+def of_another_encoder(release: Release) -> Release:
+    encoder = {**release.manifest["encoder"], "base_id": "resnet50-0123456789"}
+    return Release("strange.flat", "strange", {**release.manifest, "encoder": encoder})
 
 
 def test_a_machine_without_the_encoder_copies_it_from_the_store(shop: Shop, tmp_path: Path) -> None:

@@ -35,6 +35,7 @@ def run(settings: Settings, *arguments: str, **environment: str) -> "subprocess.
 
 
 def test_a_search_worker_that_cannot_load_its_encoder_ends_and_says_why(settings: Settings, tmp_path: Path) -> None:
+    assert run(settings, "-m", "shared.migrations").returncode == 0
     worker = ("-m", "celery", "--app", "worker.app", "worker", "--queues", "search", "--pool", "threads")
     done = run(settings, *worker, LOOKALIKE_ENCODER_WEIGHTS_PATH=str(tmp_path / "missing.safetensors"))
     assert done.returncode == 1

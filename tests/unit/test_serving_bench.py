@@ -64,6 +64,21 @@ def test_ratios_are_of_thirty_two_clients_and_of_both_encoders_the_worse_counts(
     assert not [name for name in figures if name.startswith(("vs_sync_flask", "bulk_"))]
 
 
+def test_what_was_measured_in_turn_counts_more_than_what_was_measured_apart() -> None:
+    duels = {
+        "raw": {"ratio": 0.5},
+        "litserve": {"ratio": 0.9},
+        "repeats_1": {"ratio": 11.0},
+        "repeats_32": {"ratio": 4.0},
+        "lone": {"ratio": 3.0, "difference": 12.5},
+    }
+    figures = all_figures({"tf_efficientnet_lite0": {**measured(90.0, 90.0, 6.0), "duels": duels}})
+    assert figures["end_to_end_ratio_lite0"] == 0.5
+    assert figures["vs_litserve_lite0"] == 0.9
+    assert (figures["repeat_ratio_lite0"], figures["repeat_ratio_32_clients_lite0"]) == (11.0, 4.0)
+    assert figures["p95_overhead_ms_lite0"] == 12.5
+
+
 def test_goals_are_at_least_or_at_most_their_limit() -> None:
     assert Goal("ratio", 0.7, "").is_reached(0.7)
     assert not Goal("ratio", 0.7, "").is_reached(0.69)

@@ -81,7 +81,7 @@ def open_encoder(folder: Path, threads: int) -> Encoder:
         if _sha256(path) != sha256:
             raise _damaged(folder, f"{name} is not what was saved: its SHA-256 differs")
     if manifest["runtime"] == "torch":
-        from worker.encoder.backbones import open_torch_encoder
+        from worker.encoder.reference import open_torch_encoder
 
         return open_torch_encoder(manifest, folder / WEIGHTS, threads)
     try:

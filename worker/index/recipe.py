@@ -6,7 +6,8 @@ from dataclasses import asdict, dataclass
 from typing import Any
 
 # An exact search reads every number from memory: so many take 0.5 ms of an idle core, twice that beside a busy encoder.
-# At four times as many (8,024 rows of 1280), a graph answers a lone client's search in 14 ms instead of 19.
+# At four times as many (8,024 rows of 1280), a graph answers a lone client's search in 14 ms instead of 19
+# (docs/decisions/0015-recall-targets-and-filters.md).
 EXACT_NUMBERS = 2_000 * 1280
 # Codes and lists can't be learned from fewer, and a recall not be measured.
 FEWEST_ROWS = 1000

@@ -140,7 +140,7 @@ class Structure:
         if self._projection is None:
             return query
         found, places = self._projection.search(query, self._projection.ntotal)
-        projected = np.empty_like(found)
+        projected: Vectors = np.empty_like(found)
         projected[0, places[0]] = found[0]
         return projected if self._offset is None else projected + self._offset
 

@@ -12,6 +12,7 @@ import numpy as np
 from sqlalchemy import func, select
 
 from shared.catalogue import Catalogue
+from shared.releases import Release, announce_release, choose_release, register_release, registered_releases
 from shared.settings import Settings
 from shared.store import Store
 from shared.tables import EmbeddingRow, ItemImageRow
@@ -19,16 +20,10 @@ from worker.embed_missing import embed_missing
 from worker.encoder import Encoder, Runtime, choose_runtime, encoder_id, load_encoder
 from worker.imports.intake import Intake
 from worker.index.recipe import IndexRecipe, fast_enough
+from worker.releases.compare import compare_with_active
 from worker.releases.encoder_folders import adopt, keep_encoder, making_folder, open_release
 from worker.releases.indexes import build_index
-from worker.releases.release import (
-    Release,
-    activate_release,
-    announce_release,
-    register_release,
-    registered_releases,
-    release_of,
-)
+from worker.releases.release import release_of
 from worker.releases.sample import Sample, choose_label, choose_sample, read_images
 from worker.releases.similar import ALTERATIONS, calibrate, versions
 
@@ -110,9 +105,16 @@ class ReleaseBuilder:
         with self._timing("index"):
             self._progress("Building the index", 0, None)
             index = build_index(self._catalogue, self._settings, draft, encoder.dim)
-        finished = {"similar": similar, "index": index, "built_at": datetime.now(UTC).isoformat(timespec="seconds")}
+        with self._timing("comparison"):
+            self._progress("Comparing with the active release", 0, None)
+            comparison = compare_with_active(self._catalogue, draft, sample.held_out, wishes.label)
+        built_at = datetime.now(UTC).isoformat(timespec="seconds")
+        finished = {"similar": similar, "index": index, "comparison": comparison, "built_at": built_at}
         release = Release(draft.id, draft.encoder_id, {**draft.manifest, **finished})
-        (activate_release if wishes.activates else register_release)(self._catalogue, release)
+        if wishes.activates:
+            release = choose_release(self._catalogue, release)
+        else:
+            register_release(self._catalogue, release)
         return Built(release, embedded, self._seconds)
 
     @contextmanager

@@ -22,9 +22,9 @@ from contextlib import contextmanager, suppress
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+from shared.releases import Release
 from shared.settings import Settings
 from shared.store import Store
-from worker.releases.release import Release
 
 if TYPE_CHECKING:
     from worker.encoder import Encoder

@@ -5,10 +5,11 @@ from datetime import UTC, datetime
 from typing import TYPE_CHECKING, Any
 
 from shared.catalogue import Catalogue
+from shared.releases import Release, activate_unless_fitting, active_release, registered_releases
 from shared.settings import Settings
 from shared.store import Store
 from worker.releases.encoder_folders import adopt, alone, keep_encoder, local_encoders, local_folder, making_folder
-from worker.releases.release import Release, activate_unless_fitting, active_release, registered_releases, release_of
+from worker.releases.release import release_of
 
 if TYPE_CHECKING:
     import numpy as np
@@ -23,7 +24,8 @@ REMEDY = "Once items are imported, run: python -m worker.build_release"
 
 
 def serving_release(catalogue: Catalogue, store: Store, settings: Settings) -> Release:
-    """Return the release to serve: the active one if it has the wanted encoder, else the newest that has it.
+    """Return the release to serve: the active one if an operator chose it or it has the wanted encoder, else the
+    newest that has it.
 
     If there is none, a first one is made and activated: in float32, since int8 needs photos of the catalogue. That
     takes PyTorch and some seconds, once on a machine. Any number of processes may ask at once.
@@ -31,6 +33,10 @@ def serving_release(catalogue: Catalogue, store: Store, settings: Settings) -> R
     Raises:
         EncoderUnavailable: if the encoder can't be had; the message tells the remedy.
     """
+    active = active_release(catalogue)
+    if active is not None and active.is_chosen:
+        return active
+
     from worker.encoder import encoder_id
 
     base_id = encoder_id(settings.encoder, settings.encoder_weights_path)

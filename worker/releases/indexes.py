@@ -11,13 +11,14 @@ from typing import Any
 from sqlalchemy import func, select
 
 from shared.catalogue import Catalogue
+from shared.errors import ReleaseNotBuilt
+from shared.releases import Release
 from shared.settings import Settings
 from shared.tables import EmbeddingRow, ItemImageRow
 from worker.index.recipe import IndexRecipe
 from worker.index.snapshot import Snapshots
 from worker.indexed_images import embedded_pages
-from worker.releases.release import Release
-from worker.releases.sample import ReleaseNotBuilt
+from worker.releases.release import recipe_of
 
 
 def local_snapshots(settings: Settings, encoder_id: str, dim: int, recipe: IndexRecipe) -> Snapshots:
@@ -25,7 +26,7 @@ def local_snapshots(settings: Settings, encoder_id: str, dim: int, recipe: Index
     folder = settings.encoder_cache_path / "indexes" / encoder_id
     if not recipe.is_exact:
         folder /= recipe.name
-    return Snapshots(folder, encoder_id, dim, recipe, settings.index_snapshots_kept)
+    return Snapshots(folder, encoder_id, dim, recipe, settings.index_kept_snapshots)
 
 
 def build_index(catalogue: Catalogue, settings: Settings, release: Release, dim: int) -> dict[str, Any]:
@@ -38,7 +39,7 @@ def build_index(catalogue: Catalogue, settings: Settings, release: Release, dim:
         ReleaseNotBuilt: if no index does what the recipe asks; the message tells what would do.
         OSError: if a file can't be written.
     """
-    recipe = release.recipe
+    recipe = recipe_of(release)
     if recipe.is_exact:
         return {"kind": "flat"}
     snapshots = local_snapshots(settings, release.encoder_id, dim, recipe)

@@ -10,7 +10,7 @@ from PIL.Image import Image
 from sqlalchemy import func, select
 
 from shared.catalogue import Catalogue
-from shared.errors import LookalikeError
+from shared.errors import LookalikeError, ReleaseNotBuilt
 from shared.settings import Settings
 from shared.store import Store
 from shared.tables import AttributeRow, ItemAttributeRow, ItemImageRow
@@ -24,10 +24,6 @@ HELD_OUT_IMAGES = 600
 READ_AT_ONCE = 16
 LABELLED_SHARE = 0.9
 IMAGES_A_LABEL = 5
-
-
-class ReleaseNotBuilt(RuntimeError):
-    """A release can't be built; the message tells why and what to do."""
 
 
 @dataclass(frozen=True)

@@ -1,0 +1,140 @@
+"""Make an encoder of a run: a folder that `worker.encoder` opens and `python -m worker.build_release` serves.
+
+    python -m training.export var/training/first --out var/training/first-encoder
+    LOOKALIKE_ENCODER_WEIGHTS_PATH=var/training/first-encoder python -m worker.build_release
+
+The folder holds weights.safetensors, classes.json, centroids.safetensors, metrics.json and manifest.json, which names
+the transform, the head, the SHA-256 of each file, the fingerprint of the data, and what a score means.
+"""
+
+import json
+import logging
+import sys
+import tempfile
+from pathlib import Path
+from typing import Any
+
+import click
+import numpy as np
+import torch
+from rich.console import Console
+from rich.progress import Progress
+
+from training.checkpoint import fit_model, load_checkpoint
+from training.knowledge import calibrate_scores, class_statistics, write_knowledge
+from training.labelled_photos import read_photos
+from training.metrics import interval
+from training.plan import Plan, read_plan
+from training.problem import TrainingProblem
+from training.retrieval import search
+from training.run import columns_of, learnable, transform_of
+from training.run_folder import RunFolder
+from training.served import embed_photos
+from worker.encoder import BACKBONES, EncoderUnavailable, encoder_id, save_encoder
+from worker.encoder.package import WEIGHTS
+from worker.encoder.torch_encoder import TorchEncoder
+
+log = logging.getLogger(__name__)
+
+
+def export_run(folder: RunFolder, out: Path, progress: Progress) -> dict[str, Any]:
+    """Write the best epoch of a run as an encoder.
+
+    Args:
+        folder: of a run with a judged epoch.
+        out: folder of the encoder, whose parent is there; one that is there is replaced.
+        progress: shows how far it is.
+
+    Returns:
+        The manifest as written.
+
+    Raises:
+        TrainingProblem: if the run has no best epoch yet, or its data are gone.
+    """
+    plan = read_plan(folder.config)
+    best = load_checkpoint(folder.best)
+    model = BACKBONES[plan.backbone].build_with(plan.head)
+    fit_model(model, best["model"], folder.best)
+    with tempfile.TemporaryDirectory(dir=out.parent, prefix=f".{out.name}.") as scratch:
+        weights = Path(scratch) / WEIGHTS
+        write_weights(model, weights)
+        manifest = manifest_of(plan, weights)
+        encoder = TorchEncoder(manifest, model)
+        photos = learnable(read_photos(Path(plan.data), columns_of(plan)))
+        task = progress.add_task("Embedding train and val", total=len(photos))
+        embeddings, readable = embed_photos(
+            encoder, photos, np.arange(len(photos)), lambda done, _: progress.update(task, completed=done)
+        )
+        train, val = (np.intersect1d(photos.rows_of(split), readable) for split in ("train", "val"))
+        found = search(photos, embeddings, val, train)
+        figures = {name: vars(interval(values)) for name, values in found.figures().items()}
+        statistics, centroids = class_statistics(embeddings[train], photos.values[photos.label][train])
+        about = folder.about()
+        trained = {
+            "label": plan.label,
+            "attributes": plan.attributes,
+            "data_fingerprint": about["data_fingerprint"],
+            "revision": about["revision"],
+            "epoch": int(best["figures"]["epoch"]),
+            "val": {name: round(figure["mean"], 4) for name, figure in figures.items()},
+            "score_meaning": calibrate_scores(found),
+        }
+        metrics = {"plan": plan.to_dict(), "val": figures, "epochs": list(folder.figures())}
+
+        def write(aside: Path) -> None:
+            (aside / WEIGHTS).write_bytes(weights.read_bytes())
+            write_knowledge(aside, statistics, centroids)
+            (aside / "metrics.json").write_text(json.dumps(metrics, indent=1) + "\n", encoding="utf-8")
+
+        return save_encoder(out, manifest | {"trained": trained}, write)
+
+
+def write_weights(model: torch.nn.Module, path: Path) -> None:
+    """Write the weights of a model under their names."""
+    from safetensors.torch import save_file
+
+    save_file({name: tensor.contiguous() for name, tensor in model.state_dict().items()}, path)
+
+
+def manifest_of(plan: Plan, weights: Path) -> dict[str, Any]:
+    """Return the manifest that `load_encoder` needs."""
+    transform, head = transform_of(plan), plan.head
+    identity = encoder_id(plan.backbone, weights, transform, head)
+    return {
+        "id": identity,
+        "base_id": identity,
+        "backbone": plan.backbone,
+        "runtime": "torch",
+        "dim": plan.dim or BACKBONES[plan.backbone].dim,
+        "transform": transform.to_dict(),
+        "head": head.to_dict(),
+    }
+
+
+@click.command(context_settings={"help_option_names": ["-h", "--help"], "max_content_width": 120})
+@click.argument("run", type=click.Path(path_type=Path))
+@click.option("--out", type=click.Path(path_type=Path), help="Folder of the encoder.  [default: RUN/encoder]")
+@click.option("--threads", default=2, show_default=True, help="CPU threads.")
+def main(run: Path, out: Path | None, threads: int) -> None:
+    """Make an encoder folder of the best epoch of a run."""
+    torch.set_num_threads(threads)
+    console = Console(width=None if sys.stdout.isatty() else 160)
+    out = out or run / "encoder"
+    try:
+        out.parent.mkdir(parents=True, exist_ok=True)
+        with Progress(console=console, disable=not console.is_terminal, transient=True) as progress:
+            manifest = export_run(RunFolder(run), out, progress)
+    except (TrainingProblem, EncoderUnavailable, OSError) as error:
+        raise click.ClickException(str(error)) from error
+    figures = ", ".join(f"{name} {value}" for name, value in manifest["trained"]["val"].items())
+    console.print(f"Encoder {manifest['id']} in {out}\nOn val: {figures}", highlight=False, soft_wrap=True)
+    console.print(
+        f"Serve it: LOOKALIKE_ENCODER={manifest['backbone']} LOOKALIKE_ENCODER_WEIGHTS_PATH={out} "
+        "python -m worker.build_release",
+        highlight=False,
+        soft_wrap=True,
+    )
+
+
+if __name__ == "__main__":
+    main()

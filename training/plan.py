@@ -1,0 +1,134 @@
+"""All that decides what a training run does; with the same plan, data and machine, the same encoder comes out."""
+
+import dataclasses
+import json
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any, Literal, get_args
+
+from training.losses import LOSSES
+from training.problem import TrainingProblem
+from worker.encoder import BACKBONES
+from worker.encoder.head import Head
+
+Precision = Literal["float32", "bfloat16"]
+
+
+@dataclass(frozen=True)
+class Plan:
+    """What to train, on what, and how; kept in the run's folder as config.json.
+
+    Attributes:
+        data: CSV file or folder, as text.
+        label: column that retrieval is judged by.
+        attributes: weight of cross-entropy on each further column.
+        item_column, image_column, split_column: as in `Columns`.
+        backbone: one of BACKBONES.
+        weights: file to start from; None the backbone's own, "none" random ones.
+        pooling: as in `Head`.
+        dim: as in `Head`.
+        size: side of the pictures that it serves, in pixels; None the backbone's own. The square that they are cut
+            from grows or shrinks along.
+        first_stage: first stage that learns; None the backbone's choice.
+        unfreeze_at: epochs at whose start one more stage begins to learn.
+        tracks_statistics: whether batch-norm layers that learn track the batches' statistics.
+        losses: weight of each of LOSSES on the label.
+        train_size: side of the pictures that it learns from, in pixels.
+        min_area, jitter: as in `Augmentation`.
+        views: stored views of each photo for the frozen stages; 0 computes them anew for each batch.
+        classes, photos: P and K of a batch.
+        chunk: photos that go through the network at once, with gradient caching; 0 the whole batch.
+        epochs: passes over the photos; the learning rate falls to 0 at their end.
+        rate: learning rate of AdamW at its highest.
+        decay: weight decay.
+        warm_up: share of all steps in which the rate rises.
+        average: decay of the moving average of weights, which is then what is judged and kept; 0 for none.
+        patience: judged epochs without a better Precision@5 on val before it stops.
+        judge_every: epochs between judgements; the last is always judged.
+        precision: what the network computes in.
+        seed: decides batches, variations and new weights.
+        threads: CPU threads.
+    """
+
+    data: str
+    label: str = "article_type"
+    attributes: dict[str, float] = field(default_factory=dict)
+    item_column: str = "id"
+    image_column: str = "image"
+    split_column: str | None = "split"
+    backbone: str = "tf_efficientnet_lite0"
+    weights: str | None = None
+    pooling: Literal["average", "gem"] = "average"
+    dim: int | None = None
+    size: int | None = None
+    first_stage: int | None = None
+    unfreeze_at: tuple[int, ...] = ()
+    tracks_statistics: bool = True
+    losses: dict[str, float] = field(default_factory=lambda: {"triplet-hard": 1.0})
+    train_size: int = 192
+    min_area: float = 0.5
+    jitter: float = 0.15
+    views: int = 0
+    classes: int = 16
+    photos: int = 4
+    chunk: int = 0
+    epochs: int = 10
+    rate: float = 3e-4
+    decay: float = 0.05
+    warm_up: float = 0.05
+    average: float = 0.0
+    patience: int = 5
+    judge_every: int = 1
+    precision: Precision = "float32"
+    seed: int = 0
+    threads: int = 2
+
+    def __post_init__(self) -> None:
+        for problem in self._problems():
+            raise TrainingProblem(problem)
+
+    def _problems(self) -> list[str]:
+        problems = []
+        if self.backbone not in BACKBONES:
+            problems.append(f"There is no backbone {self.backbone!r}; choose one of {', '.join(BACKBONES)}.")
+        unknown = [name for name in self.losses if name not in LOSSES]
+        if unknown or not self.losses:
+            problems.append(f"There is no loss {', '.join(unknown) or 'given'}; choose among {', '.join(LOSSES)}.")
+        if any(not weight > 0 for weight in (*self.losses.values(), *self.attributes.values())):
+            problems.append("Weights of losses must be above 0; leave a loss out instead.")
+        if self.label in self.attributes:
+            problems.append(f"{self.label} is the label already; it can't be an attribute beside.")
+        if self.views and self.unfreeze_at:
+            problems.append("Stored views are of frozen stages: --views and --unfreeze-at don't go together.")
+        if self.precision not in get_args(Precision):
+            problems.append(f"precision must be one of {', '.join(get_args(Precision))}.")
+        for name in ("epochs", "judge_every", "patience", "threads", "train_size"):
+            if getattr(self, name) < 1:
+                problems.append(f"{name} must be at least 1, not {getattr(self, name)}.")
+        if self.classes < 2 or self.photos < 2:
+            problems.append("A batch needs at least 2 classes and 2 photos of each.")
+        return problems
+
+    @property
+    def head(self) -> Head:
+        """The network's head."""
+        return Head(self.pooling, self.dim)
+
+    def to_dict(self) -> dict[str, Any]:
+        """Return the plan as JSON values."""
+        return dataclasses.asdict(self) | {"unfreeze_at": list(self.unfreeze_at)}
+
+
+def read_plan(path: Path) -> Plan:
+    """Read the plan of a run.
+
+    Raises:
+        TrainingProblem: if it is not there, or not of this version.
+    """
+    try:
+        values = json.loads(path.read_text(encoding="utf-8"))["plan"]
+        return Plan(**values | {"unfreeze_at": tuple(values["unfreeze_at"])})
+    except (OSError, ValueError, KeyError, TypeError) as error:
+        raise TrainingProblem(
+            f"{path} is not the plan of a run ({error}). Name a folder that training wrote."
+        ) from error

@@ -1,0 +1,119 @@
+"""The job that builds a release: `python -m worker.build_release` for those who ask over the API."""
+
+from collections.abc import Callable
+from pathlib import Path
+from time import monotonic
+from typing import Any
+
+from shared.catalogue import Catalogue
+from shared.errors import EncoderNotFound, ReleaseNotBuilt
+from shared.job_record import JobRecord
+from shared.jobs import Jobs
+from shared.paths import resolve_below
+from shared.schemas import Progress, ReindexResult
+from shared.settings import Settings
+from shared.store import Store
+from worker.encoder import EncoderUnavailable, read_manifest
+from worker.index.recipe import DEFAULT_TARGET, IndexRecipe
+from worker.releases.build import ReleaseBuilder, Wishes
+
+TOLD_SECONDS = 1.0
+
+
+def build_release(
+    job: JobRecord,
+    settings: Settings,
+    jobs: Jobs,
+    catalogue: Catalogue,
+    store: Store,
+    still_wanted: Callable[[], None],
+) -> None:
+    """Build what a job of kind reindex asks for, and end the job. Begun again, it goes on where it was.
+
+    Args:
+        job: its parameters are a shared.schemas.ReleaseRequest.
+        settings: name the encoder, unless the job does.
+        jobs: is told the progress and the end.
+        catalogue: gives images, takes embeddings and the release.
+        store: has the images, takes the encoder.
+        still_wanted: called every second; what it raises ends the build.
+
+    Raises:
+        LookalikeError: if it can't be built; the message tells the remedy.
+    """
+    asked = job.parameters
+    report = _Report(job.id, jobs, still_wanted)
+    wishes = Wishes(asked["runtime"], asked["label"], _recipe(asked), asked["activate"])
+    try:
+        builder = ReleaseBuilder(catalogue, store, _settings_of(asked["encoder"], settings), report.show)
+        built = builder.build(wishes)
+    except EncoderUnavailable as error:
+        raise ReleaseNotBuilt(str(error)) from error
+    release = built.release
+    result = ReindexResult(
+        release=release.id,
+        is_active=wishes.activates,
+        embedded=built.embedded,
+        seconds={step: round(seconds, 1) for step, seconds in built.seconds.items()},
+        index=release.manifest["index"],
+        comparison=release.manifest["comparison"],
+    )
+    jobs.succeed(job.id, result.model_dump(mode="json"))
+
+
+class _Report:
+    """Shows the progress of a build in its job, and hears whether it is wanted; once a second, and at each new step."""
+
+    def __init__(self, job_id: str, jobs: Jobs, still_wanted: Callable[[], None]) -> None:
+        self._job_id = job_id
+        self._jobs = jobs
+        self._still_wanted = still_wanted
+        self._step = ""
+        self._began = self._told = 0.0
+
+    def show(self, step: str, done: int, total: int | None) -> None:
+        now = monotonic()
+        if step != self._step:
+            self._step, self._began = step, now
+        elif now < self._told + TOLD_SECONDS:
+            return
+        self._told = now
+        self._still_wanted()
+        rate = done / (now - self._began) if done and now > self._began else None
+        self._jobs.set_progress(
+            self._job_id,
+            Progress(
+                step=step,
+                done=done,
+                failed=0,
+                total=total,
+                rate_per_second=round(rate, 2) if rate else None,
+                eta_seconds=round((total - done) / rate, 1) if rate and total is not None else None,
+            ),
+        )
+
+
+def _recipe(asked: dict[str, Any]) -> IndexRecipe | None:
+    target, budget, factory = asked["recall_target"], asked["memory_budget_bytes"], asked["index"]
+    if target is None and budget is None and factory is None:
+        return None
+    return IndexRecipe(DEFAULT_TARGET if target is None else target, budget, factory)
+
+
+def _settings_of(encoder: str | None, settings: Settings) -> Settings:
+    """Return the settings with the encoder that a job names.
+
+    Raises:
+        EncoderNotFound: if this machine doesn't have it.
+        EncoderUnavailable: if its folder holds none; the message tells the remedy.
+    """
+    if encoder is None:
+        return settings
+    folder = Path(settings.encoder_root or "", encoder)
+    if settings.encoder_root is None or not (folder := resolve_below(settings.encoder_root, encoder)).is_dir():
+        raise EncoderNotFound(
+            f"The bulk worker finds no encoder {encoder!r} below its encoder root. Put the folder that `python -m "
+            "training.export` wrote below LOOKALIKE_ENCODER_ROOT, on every machine with a bulk worker."
+        )
+    backbone = read_manifest(folder)["backbone"]
+    return settings.model_copy(update={"encoder": backbone, "encoder_weights_path": folder})
