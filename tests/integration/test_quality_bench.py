@@ -1,0 +1,37 @@
+from pathlib import Path
+
+import numpy as np
+import pytest
+from rich.progress import Progress
+
+from benchmarks.quality import found_by_engine, measure
+from tests.small_shop import small_backbone, write_shop
+from training.labelled_photos import Columns, read_photos
+from training.retrieval import search
+from training.served import embed_photos
+from worker.encoder import load_encoder
+
+
+def test_the_engine_finds_what_exact_search_finds(tmp_path: Path) -> None:
+    photos = read_photos(write_shop(tmp_path), Columns(attributes=("base_colour",)))
+    queries, index = photos.rows_of("test"), photos.rows_of("train", "val")
+    with small_backbone(tmp_path):
+        encoder = load_encoder("small", threads=1)
+        by_engine = found_by_engine(encoder, photos, queries, index, lambda *_: None)
+        embeddings, _ = embed_photos(encoder, photos, np.arange(len(photos)))
+    expected = search(photos, embeddings, queries, index)
+    assert by_engine.scores[:, :10] == pytest.approx(expected.scores[:, :10], abs=1e-5)
+    engine, exact = by_engine.figures(), expected.figures()
+    assert engine["p_at_5"].mean() == pytest.approx(exact["p_at_5"].mean(), abs=0.02)  # ties may fall otherwise
+    assert engine["p_at_5"].mean() > 0.25
+
+
+def test_the_lines_that_people_compare_are_printed(tmp_path: Path) -> None:
+    photos = read_photos(write_shop(tmp_path), Columns(attributes=("base_colour",)))
+    with small_backbone(tmp_path), Progress(disable=True) as progress:
+        lines = dict(line.split(": ", 1) for line in measure("small", photos, 1, progress))
+    assert lines["runtime"] == "openvino-int8"
+    for name in ("p_at_1", "p_at_5", "p_at_10", "colour_at_5", "map_at_r"):
+        assert 0 < float(lines[name]) <= 1
+    loss = 100 * (float(lines["float32_p_at_5"]) - float(lines["p_at_5"]))
+    assert float(lines["int8_loss_points"]) == pytest.approx(loss, abs=0.02)
