@@ -19,7 +19,7 @@ import numpy as np
 from worker.index.vector_index import Rows, Vectors
 
 NEIGHBOURS = 16
-SPREAD = 0.8  # the local dimension after growth is nearest to the one before (docs/results/index.md)
+SPREAD = 0.8  # dimension before and after: docs/results/index.md
 BLOCK = 20_000
 
 

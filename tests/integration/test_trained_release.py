@@ -7,10 +7,10 @@ from pathlib import Path
 
 import pytest
 
+from shared.releases import registered_releases
 from tests.shop import Shop, open_shop
 from tests.small_shop import write_shop
 from worker.encoder import read_manifest
-from worker.releases.release import registered_releases
 
 ROOT = Path(__file__).parents[2]
 
