@@ -6,6 +6,7 @@ import sys
 import uuid
 from collections.abc import Callable, Iterator
 from pathlib import Path
+from threading import enumerate as enumerate_threads
 
 import psycopg
 import pytest
@@ -182,3 +183,14 @@ def new_stack(tmp_path: Path) -> Iterator[Callable[..., Stack]]:
     yield start
     for group in opened:
         group.stop()
+
+
+@pytest.fixture(autouse=True)
+def no_index_is_written_after_its_test(request: pytest.FixtureRequest) -> Iterator[None]:
+    """Wait for threads that write an index: they hold connections to a database that goes with the test."""
+    if "catalogue" in request.fixturenames:
+        request.getfixturevalue("catalogue")  # so that it goes after this
+    yield
+    for thread in enumerate_threads():
+        if thread.name == "write-snapshot":
+            thread.join(60)
