@@ -35,7 +35,6 @@ from shared.store import Store
 from worker.background import step_back
 
 if TYPE_CHECKING:
-    from worker.index.recipe import IndexRecipe
     from worker.releases.build import Built, Wishes
 
 PIPED_WIDTH = 160  # columns where the output is not a terminal
@@ -113,9 +112,10 @@ def build_release(
             console.print(f"Release {release_id} is active now.", highlight=False)
             return
         step_back()
+        from worker.index.recipe import wished
         from worker.releases.build import Wishes
 
-        recipe = _recipe(recall_target, memory_budget, factory)
+        recipe = wished(recall_target, memory_budget, factory)
         wishes = Wishes(runtime or settings.encoder_runtime, label, recipe, activates, not fresh)
         built = _build(console, catalogue, settings, wishes)
     except (EncoderUnavailable, ReleaseNotBuilt) as error:
@@ -149,15 +149,6 @@ def _use(catalogue: Catalogue, settings: Settings, release_id: str) -> None:
             f"there are: {known}."
         )
     choose_release(catalogue, usable[release_id])
-
-
-def _recipe(recall_target: float | None, memory_budget: int | None, factory: str | None) -> "IndexRecipe | None":
-    """Return what is asked of the index; None where nothing is."""
-    from worker.index.recipe import DEFAULT_TARGET, IndexRecipe
-
-    if recall_target is None and memory_budget is None and factory is None:
-        return None
-    return IndexRecipe(DEFAULT_TARGET if recall_target is None else recall_target, memory_budget, factory)
 
 
 def _build(console: Console, catalogue: Catalogue, settings: Settings, wishes: "Wishes") -> "Built":

@@ -67,6 +67,13 @@ EXACT = IndexRecipe()
 DEFAULT_TARGET = 0.99
 
 
+def wished(recall_target: float | None, memory_budget_bytes: int | None, factory: str | None) -> IndexRecipe | None:
+    """Return what an operator asks of an index; None where nothing is asked."""
+    if recall_target is None and memory_budget_bytes is None and factory is None:
+        return None
+    return IndexRecipe(DEFAULT_TARGET if recall_target is None else recall_target, memory_budget_bytes, factory)
+
+
 def fast_enough(rows: int, dim: int) -> IndexRecipe:
     """Return what is built where nothing is asked for: exact while that is fast enough, else of recall@10 0.99."""
     return EXACT if rows * dim <= EXACT_NUMBERS else IndexRecipe(DEFAULT_TARGET)

@@ -1,9 +1,7 @@
 """The job that builds a release: `python -m worker.build_release` for those who ask over the API."""
 
 from collections.abc import Callable
-from pathlib import Path
 from time import monotonic
-from typing import Any
 
 from shared.catalogue import Catalogue
 from shared.errors import EncoderNotFound, ReleaseNotBuilt
@@ -14,7 +12,7 @@ from shared.schemas import Progress, ReindexResult
 from shared.settings import Settings
 from shared.store import Store
 from worker.encoder import EncoderUnavailable, read_manifest
-from worker.index.recipe import DEFAULT_TARGET, IndexRecipe
+from worker.index.recipe import wished
 from worker.releases.build import ReleaseBuilder, Wishes
 
 TOLD_SECONDS = 1.0
@@ -43,7 +41,8 @@ def build_release(
     """
     asked = job.parameters
     report = _Report(job.id, jobs, still_wanted)
-    wishes = Wishes(asked["runtime"], asked["label"], _recipe(asked), asked["activate"])
+    recipe = wished(asked["recall_target"], asked["memory_budget_bytes"], asked["index"])
+    wishes = Wishes(asked["runtime"], asked["label"], recipe, asked["activate"])
     try:
         builder = ReleaseBuilder(catalogue, store, _settings_of(asked["encoder"], settings), report.show)
         built = builder.build(wishes)
@@ -93,13 +92,6 @@ class _Report:
         )
 
 
-def _recipe(asked: dict[str, Any]) -> IndexRecipe | None:
-    target, budget, factory = asked["recall_target"], asked["memory_budget_bytes"], asked["index"]
-    if target is None and budget is None and factory is None:
-        return None
-    return IndexRecipe(DEFAULT_TARGET if target is None else target, budget, factory)
-
-
 def _settings_of(encoder: str | None, settings: Settings) -> Settings:
     """Return the settings with the encoder that a job names.
 
@@ -109,8 +101,9 @@ def _settings_of(encoder: str | None, settings: Settings) -> Settings:
     """
     if encoder is None:
         return settings
-    folder = Path(settings.encoder_root or "", encoder)
-    if settings.encoder_root is None or not (folder := resolve_below(settings.encoder_root, encoder)).is_dir():
+    root = settings.encoder_root
+    folder = None if root is None else resolve_below(root, encoder)
+    if folder is None or not folder.is_dir():
         raise EncoderNotFound(
             f"The bulk worker finds no encoder {encoder!r} below its encoder root. Put the folder that `python -m "
             "training.export` wrote below LOOKALIKE_ENCODER_ROOT, on every machine with a bulk worker."
