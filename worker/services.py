@@ -9,6 +9,7 @@ import logging
 from functools import cached_property, partial
 from threading import Event, Lock, Thread
 from typing import TYPE_CHECKING, Any
+from weakref import ReferenceType, ref
 
 from redis import Redis
 from sqlalchemy.exc import SQLAlchemyError
@@ -33,6 +34,20 @@ log = logging.getLogger(__name__)
 
 FETCHING_TASKS = 16  # half of a search worker's threads
 RETRY_SECONDS = 30  # after a release that could not be opened
+
+
+def _is_collected(replaced: "ReferenceType[Engine]") -> bool:
+    """Free an engine that another one has replaced, and tell whether it is gone: not while a search works with it.
+
+    An index and what belongs to it refer to each other, and it may be large. What is frozen is never collected, so
+    nothing is frozen again before it is gone.
+    """
+    is_gone = replaced() is None  # before the collection, which then takes what only this engine held together
+    gc.unfreeze()
+    gc.collect()
+    if is_gone:
+        gc.freeze()
+    return is_gone
 
 
 class Services:
@@ -119,9 +134,11 @@ class Services:
         release = self.active.current()
         if self._engine is not None and self._engine.release == release:
             return False
+        is_first = self._engine is None
         self._engine = self._create_engine(release)
-        gc.collect()
-        gc.freeze()  # what stays need not be looked through again with every collection
+        if is_first:
+            gc.collect()
+            gc.freeze()  # what stays need not be looked through again with every collection
         return True
 
     def follow_catalogue(self, stopped: Event) -> Thread:
@@ -132,14 +149,16 @@ class Services:
         from worker.encoder import EncoderUnavailable
 
         def loop() -> None:
-            pause, has_changed = self.settings.refresh_interval_seconds, False
+            pause = self.settings.refresh_interval_seconds
+            replaced: ReferenceType[Engine] | None = None
             while not stopped.wait(pause):
                 pause = self.settings.refresh_interval_seconds
-                if has_changed:
-                    gc.collect()  # an index and what belongs to it refer to each other, and it may be large
-                    has_changed = False
+                if replaced is not None and _is_collected(replaced):
+                    replaced = None
                 try:
-                    has_changed = self.load_engine()
+                    present = None if self._engine is None else ref(self._engine)
+                    if self.load_engine():
+                        replaced = present
                     self.engine.live_index.refresh()
                 except SQLAlchemyError as error:
                     log.warning("The index can't follow the catalogue: %s", error)

@@ -4,6 +4,7 @@ from dataclasses import replace
 from pathlib import Path
 from threading import Event
 from typing import Any
+from weakref import ref
 
 import numpy as np
 import pytest
@@ -78,6 +79,29 @@ def test_a_release_that_was_measured_again_is_noticed_though_its_id_stays(servic
     assert services.active.current().min_cosine == 0.99
     choose_release(services.catalogue, replace(first, manifest={**first.manifest, "similar": {"min_cosine": 0.97}}))
     assert services.active.current().min_cosine == 0.97
+
+
+def test_an_engine_that_was_replaced_is_freed_when_its_last_search_has_ended(
+    redis_server: RedisProcess, tmp_path: Path
+) -> None:
+    settings = make_settings(redis_server, tmp_path, refresh_interval_seconds=0.02)
+    upgrade(connect_database(settings.database_url))
+    services, stopped = Services(settings), Event()
+    services.load_engine()
+    at_work = services.engine  # as a search has it
+    index = ref(at_work.live_index)
+    thread = services.follow_catalogue(stopped)
+    try:
+        release = at_work.release
+        choose_release(
+            services.catalogue, replace(release, manifest={**release.manifest, "similar": {"min_cosine": 1}})
+        )
+        wait_until(lambda: services.engine is not at_work, 60, "another engine serves")
+        del at_work
+        wait_until(lambda: index() is None, 20, "the index of the first one is freed")
+    finally:
+        stopped.set()
+        thread.join(20)
 
 
 def test_an_encoder_whose_files_are_gone_is_refused_with_a_remedy(services: Services, first: Release) -> None:
