@@ -88,16 +88,16 @@ def test_an_engine_that_was_replaced_is_freed_when_its_last_search_has_ended(
     upgrade(connect_database(settings.database_url))
     services, stopped = Services(settings), Event()
     services.load_engine()
-    at_work = services.engine  # as a search has it
-    index = ref(at_work.live_index)
+    at_work = [services.engine]  # as a search has it
+    index = ref(at_work[0].live_index)
     thread = services.follow_catalogue(stopped)
     try:
-        release = at_work.release
+        release = at_work[0].release
         choose_release(
             services.catalogue, replace(release, manifest={**release.manifest, "similar": {"min_cosine": 1}})
         )
-        wait_until(lambda: services.engine is not at_work, 60, "another engine serves")
-        del at_work
+        wait_until(lambda: services.engine not in at_work, 60, "another engine serves")
+        at_work.clear()
         wait_until(lambda: index() is None, 20, "the index of the first one is freed")
     finally:
         stopped.set()
