@@ -1,8 +1,9 @@
 """Releases that the catalogue database knows: an encoder and an index each, of which one is active."""
 
 import logging
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from datetime import UTC, datetime
+from pathlib import Path
 from typing import Any
 
 from sqlalchemy import select, update
@@ -10,7 +11,8 @@ from sqlalchemy.orm import Session
 
 from shared.catalogue import Catalogue
 from shared.catalogue_change import CatalogueChange
-from shared.errors import ReleaseNotFinished, ReleaseNotFound
+from shared.errors import EncoderNotFound, ReleaseNotFinished, ReleaseNotFound
+from shared.paths import resolve_below
 from shared.tables import CatalogueState, ReleaseRow
 
 log = logging.getLogger(__name__)
@@ -69,6 +71,26 @@ def registered_releases(catalogue: Catalogue) -> list[Release]:
         return [Release(row.id, row.encoder_id, row.manifest) for row in rows]
 
 
+def encoder_folder(root: Path | None, name: str) -> Path:
+    """Return the folder of a trained encoder that a release is to be built of.
+
+    Args:
+        root: the setting `encoder_root`.
+        name: the folder, relative to it.
+
+    Raises:
+        EncoderNotFound: if this machine doesn't have it.
+        PathRefused: if the name leads elsewhere.
+    """
+    folder = None if root is None else resolve_below(root, name)
+    if folder is None or not folder.is_dir():
+        raise EncoderNotFound(
+            f"This server finds no encoder {name!r}. Put the folder that `python -m training.export` wrote below "
+            "LOOKALIKE_ENCODER_ROOT, on web's machine and on each with a bulk worker."
+        )
+    return folder
+
+
 def find_release(catalogue: Catalogue, release_id: str) -> Release:
     """Return a release.
 
@@ -116,7 +138,7 @@ def choose_release(catalogue: Catalogue, release: Release) -> Release:
         raise ReleaseNotFinished(
             f"Release {release.id} is not built to its end. Build it again: what was embedded is kept."
         )
-    chosen = Release(release.id, release.encoder_id, {**release.manifest, CHOSEN: True})
+    chosen = replace(release, manifest={**release.manifest, CHOSEN: True})
     with catalogue.change() as change:
         _write(change, chosen)
         change.activate(chosen.id, chosen.encoder_id, chosen.manifest)
@@ -125,8 +147,11 @@ def choose_release(catalogue: Catalogue, release: Release) -> Release:
 
 
 def register_release(catalogue: Catalogue, release: Release) -> None:
-    """Register a release as it is now; searches go on with the one they use."""
+    """Register a release as it is now; searches go on with the one they use. One that was chosen stays chosen."""
     with catalogue.change() as change:
+        present = change.session.get(ReleaseRow, release.id)
+        if present is not None and CHOSEN in present.manifest:
+            release = replace(release, manifest={**release.manifest, CHOSEN: present.manifest[CHOSEN]})
         _write(change, release)
 
 

@@ -6,9 +6,7 @@ from flask import Response
 from flask_openapi import APIBlueprint, Tag
 from pydantic import Field
 
-from shared.errors import EncoderNotFound
-from shared.paths import resolve_below
-from shared.releases import Release, choose_release, find_release, registered_releases
+from shared.releases import Release, choose_release, encoder_folder, find_release, registered_releases
 from shared.schemas import Job, JobKind, ReleaseInfo, ReleaseList, ReleaseRequest, Wire
 from web.documentation import PROBLEM_RESPONSES, json_only
 from web.forms import json_body
@@ -41,7 +39,7 @@ def create_releases_api(services: Services) -> APIBlueprint:
         asked = ReleaseRequest.model_validate(json_body())
         check_callback(services, asked.callback_url)
         if asked.encoder is not None:
-            _check_encoder(services, asked.encoder)
+            encoder_folder(services.settings.encoder_root, asked.encoder)  # refused now instead of by the worker
         parameters = asked.model_dump(mode="json", exclude={"callback_url"})
         return send_job(services, JobKind.REINDEX, parameters, callback_url=asked.callback_url)
 
@@ -67,14 +65,6 @@ def create_releases_api(services: Services) -> APIBlueprint:
         return json_response(_told(release, release.id).model_dump_json().encode())
 
     return api
-
-
-def _check_encoder(services: Services, encoder: str) -> None:
-    root = services.settings.encoder_root
-    if root is None:
-        raise EncoderNotFound("This server has no encoder root. Set LOOKALIKE_ENCODER_ROOT, or leave `encoder` out.")
-    if not resolve_below(root, encoder).is_dir():
-        raise EncoderNotFound(f"There is no folder {encoder!r} below the server's encoder root.")
 
 
 def _told(release: Release, active_id: str | None) -> ReleaseInfo:

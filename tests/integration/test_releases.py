@@ -3,6 +3,7 @@
 import shutil
 import subprocess
 from collections.abc import Iterator
+from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
@@ -17,6 +18,7 @@ from shared.releases import (
     active_release,
     choose_release,
     find_release,
+    register_release,
     registered_releases,
 )
 from shared.tables import ReleaseRow
@@ -122,6 +124,15 @@ def test_a_release_that_an_operator_chose_serves_whatever_encoder_the_settings_n
     assert serving_release(shop.catalogue, shop.store, gone) == chosen
     assert choose_release(shop.catalogue, first).is_chosen
     assert shop.serve().id == first.id
+
+
+def test_a_release_that_an_operator_chose_stays_chosen_when_it_is_built_again(shop: Shop) -> None:
+    first = shop.serve()
+    choose_release(shop.catalogue, first)
+    register_release(shop.catalogue, replace(first, manifest={**first.manifest, "similar": {"min_cosine": 0.97}}))
+    again = active_release(shop.catalogue)
+    assert again is not None
+    assert (again.min_cosine, again.is_chosen) == (0.97, True)
 
 
 def test_a_release_that_is_not_built_to_its_end_can_not_be_chosen(shop: Shop) -> None:

@@ -4,10 +4,10 @@ from collections.abc import Callable
 from time import monotonic
 
 from shared.catalogue import Catalogue
-from shared.errors import EncoderNotFound, ReleaseNotBuilt
+from shared.errors import ReleaseNotBuilt
 from shared.job_record import JobRecord
 from shared.jobs import Jobs
-from shared.paths import resolve_below
+from shared.releases import encoder_folder
 from shared.schemas import Progress, ReindexResult
 from shared.settings import Settings
 from shared.store import Store
@@ -101,12 +101,6 @@ def _settings_of(encoder: str | None, settings: Settings) -> Settings:
     """
     if encoder is None:
         return settings
-    root = settings.encoder_root
-    folder = None if root is None else resolve_below(root, encoder)
-    if folder is None or not folder.is_dir():
-        raise EncoderNotFound(
-            f"The bulk worker finds no encoder {encoder!r} below its encoder root. Put the folder that `python -m "
-            "training.export` wrote below LOOKALIKE_ENCODER_ROOT, on every machine with a bulk worker."
-        )
+    folder = encoder_folder(settings.encoder_root, encoder)
     backbone = read_manifest(folder)["backbone"]
     return settings.model_copy(update={"encoder": backbone, "encoder_weights_path": folder})
