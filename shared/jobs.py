@@ -186,9 +186,6 @@ class Jobs:
         """Read several jobs at once; those that are gone are left out."""
         if not job_ids:
             return []
-        if len(job_ids) == 1:
-            fields = cast("dict[bytes, bytes]", self._redis.hgetall(job_key(job_ids[0])))
-            return [self._record(job_ids[0], fields)] if b"kind" in fields else []
         with self._redis.pipeline(transaction=False) as pipe:
             for job_id in job_ids:
                 pipe.hgetall(job_key(job_id))

@@ -16,7 +16,7 @@ from worker.index.recipe import RecallNotReached
 from worker.index.segmented_index import SegmentedIndex
 from worker.index.snapshot import Snapshot, Snapshots
 from worker.index.vector_index import Page
-from worker.indexed_images import IndexedImages
+from worker.indexed_images import Images, IndexedImages
 
 log = logging.getLogger(__name__)
 
@@ -70,12 +70,9 @@ class IndexKeeper:
         snapshot = self._snapshots.newest()
         if snapshot is None or len(snapshot.index) == 0:
             return None
-        order = np.argsort(snapshot.index.rows)
-        rows, hashes = snapshot.index.rows[order], snapshot.hashes[order]
         restored = Restored({}, {})
-        for images in self._images.pages():
-            places = np.searchsorted(rows, images.rows).clip(max=len(rows) - 1)
-            is_known = (rows[places] == images.rows) & (hashes[places] == images.hashes).all(axis=1)  # (n,)
+        for images, is_there, is_same in self._compared(snapshot):
+            is_known = is_there & is_same  # (n,)
             for known, row, item_id, sha256 in zip(
                 is_known.tolist(), images.rows.tolist(), images.item_ids, images.hashes, strict=True
             ):
@@ -83,12 +80,12 @@ class IndexKeeper:
                     restored.owners[row] = item_id
                 else:
                     restored.missing[row] = (item_id, sha256.tobytes().hex())
-        if len(restored.owners) < FEWEST_KNOWN * len(rows):
+        if len(restored.owners) < FEWEST_KNOWN * len(snapshot.index):
             log.warning("The index snapshot holds little of this catalogue; the index is filled from the database")
             return None
         self._known = snapshot.name
         self._index.restart(snapshot.index, FlatIndex(self._index.dim))
-        self._index.remove(np.setdiff1d(rows, np.fromiter(restored.owners, np.int64)))
+        self._index.remove(np.setdiff1d(snapshot.index.rows, np.fromiter(restored.owners, np.int64)))
         return restored
 
     def keep(self, changed_at: float) -> None:
@@ -150,7 +147,7 @@ class IndexKeeper:
         if snapshot is None or not len(snapshot.index):
             return
         try:
-            known, foreign = self._compare(snapshot)
+            known, foreign = self._known_and_foreign(snapshot)
         except SQLAlchemyError as error:
             log.warning("The index snapshot %s can't be compared with the catalogue: %s", snapshot.name, error)
             return
@@ -160,18 +157,25 @@ class IndexKeeper:
         self._go_on_with(snapshot)
         log.info("Went on with the index snapshot %s of %d images", snapshot.name, known)
 
-    def _compare(self, snapshot: Snapshot) -> tuple[int, int]:
+    def _known_and_foreign(self, snapshot: Snapshot) -> tuple[int, int]:
         """Return how many of the catalogue's rows a snapshot has with the same image, and with another one."""
-        order = np.argsort(snapshot.index.rows)
-        rows, hashes = snapshot.index.rows[order], snapshot.hashes[order]
         known = foreign = 0
-        for images in self._images.pages():
-            places = np.searchsorted(rows, images.rows).clip(max=len(rows) - 1)
-            is_there = rows[places] == images.rows
-            is_same = (hashes[places] == images.hashes).all(axis=1)
+        for _, is_there, is_same in self._compared(snapshot):
             known += int((is_there & is_same).sum())
             foreign += int((is_there & ~is_same).sum())
         return known, foreign
+
+    def _compared(self, snapshot: Snapshot) -> Iterator[tuple[Images, np.ndarray, np.ndarray]]:
+        """Yield the catalogue's images; bool (n,), which of their rows a snapshot has, and where its image is the same.
+
+        Args:
+            snapshot: of one row at least.
+        """
+        order = np.argsort(snapshot.index.rows)
+        rows, hashes = snapshot.index.rows[order], snapshot.hashes[order]
+        for images in self._images.pages():
+            places = np.searchsorted(rows, images.rows).clip(max=len(rows) - 1)
+            yield images, rows[places] == images.rows, (hashes[places] == images.hashes).all(axis=1)
 
     def _go_on_with(self, snapshot: Snapshot) -> None:
         self._index.rebase(snapshot.index, FlatIndex(self._index.dim))

@@ -19,6 +19,7 @@ from worker.fetcher import GuardedFetcher
 from worker.imports.intake import Intake, Prepared
 from worker.imports.plan import Chunks, Totals, chunk_key, plan_import, read_chunk, record_errors, skipped_columns
 from worker.imports.sources import open_import
+from worker.progress import progress_after
 
 log = logging.getLogger(__name__)
 
@@ -93,17 +94,7 @@ class ImportRunner:
         failed_later = totals.rows_done - totals.imported
         total, done = totals.rows + failed - failed_later, totals.imported + failed
         elapsed = (datetime.now(UTC) - (job.started_at or job.created_at)).total_seconds()
-        rate = done / elapsed if elapsed > 0 else None
-        self.jobs.set_progress(
-            job.id,
-            Progress(
-                done=done,
-                failed=failed,
-                total=total,
-                rate_per_second=round(rate, 2) if rate else None,
-                eta_seconds=round((total - done) / rate, 1) if rate else None,
-            ),
-        )
+        self.jobs.set_progress(job.id, progress_after(elapsed, done, total, failed=failed))
         if totals.open_chunks == 0:
             self._finish(job, totals, failed)
 

@@ -8,11 +8,12 @@ from shared.errors import ReleaseNotBuilt
 from shared.job_record import JobRecord
 from shared.jobs import Jobs
 from shared.releases import encoder_folder
-from shared.schemas import Progress, ReindexResult
+from shared.schemas import ReindexResult
 from shared.settings import Settings
 from shared.store import Store
 from worker.encoder import EncoderUnavailable, read_manifest
 from worker.index.recipe import wished
+from worker.progress import progress_after
 from worker.releases.build import ReleaseBuilder, Wishes
 
 TOLD_SECONDS = 1.0
@@ -78,18 +79,7 @@ class _Report:
             return
         self._told = now
         self._still_wanted()
-        rate = done / (now - self._began) if done and now > self._began else None
-        self._jobs.set_progress(
-            self._job_id,
-            Progress(
-                step=step,
-                done=done,
-                failed=0,
-                total=total,
-                rate_per_second=round(rate, 2) if rate else None,
-                eta_seconds=round((total - done) / rate, 1) if rate and total is not None else None,
-            ),
-        )
+        self._jobs.set_progress(self._job_id, progress_after(now - self._began, done, total, step=step))
 
 
 def _settings_of(encoder: str | None, settings: Settings) -> Settings:
