@@ -1,25 +1,14 @@
 """Which interrupted build of a release goes on."""
 
-from collections.abc import Iterator
-from pathlib import Path
 from typing import Any
 
-import pytest
-
 from shared.releases import Release, announce_release, register_release
-from tests.shop import Shop, open_shop
+from tests.shop import Shop
 from worker.releases.build import Wishes, interrupted_build
 from worker.releases.release import release_of
 
 BASE = "tiny-0123456789"
 EARLY, MIDDLE, LATE = (f"2026-01-0{day}T00:00:00+00:00" for day in (1, 2, 3))
-
-
-@pytest.fixture
-def shop(tmp_path: Path) -> Iterator[Shop]:
-    shop = open_shop(tmp_path)
-    yield shop
-    shop.catalogue.engine.dispose()
 
 
 def release(name: str, chosen_at: str, **described: Any) -> Release:

@@ -2,7 +2,6 @@
 
 import shutil
 import subprocess
-from collections.abc import Iterator
 from dataclasses import replace
 from pathlib import Path
 
@@ -46,13 +45,6 @@ print(release.id, release.runtime, encoder.dim)
 
 
 NOBODYS = "an id that no encoder has"
-
-
-@pytest.fixture
-def shop(tmp_path: Path) -> Iterator[Shop]:
-    shop = open_shop(tmp_path)
-    yield shop
-    shop.catalogue.engine.dispose()
 
 
 def test_a_first_release_is_made_without_a_catalogue_and_says_what_it_was_measured_with(shop: Shop) -> None:

@@ -2,27 +2,19 @@
 
 import signal
 import subprocess
-from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
 
 from shared.errors import ReleaseNotBuilt
 from shared.releases import active_release, find_release, registered_releases
-from tests.shop import Shop, open_shop
+from tests.shop import Shop
 from tests.stack import wait_until
 from worker.releases import open_release
 from worker.releases.build import ReleaseBuilder, Wishes
 from worker.releases.sample import choose_label, choose_sample, read_images
 
 COMMAND = ("-m", "worker.build_release")
-
-
-@pytest.fixture
-def shop(tmp_path: Path) -> Iterator[Shop]:
-    shop = open_shop(tmp_path)
-    yield shop
-    shop.catalogue.engine.dispose()
 
 
 def unseen(*_: object) -> None:

@@ -1,24 +1,14 @@
 """A new release beside the active one, against explicit loops."""
 
-from collections.abc import Iterator
-from pathlib import Path
-
 import numpy as np
 import pytest
 
 from shared.catalogue import Catalogue
 from shared.releases import Release, choose_release
-from tests.shop import COLOURS, Shop, open_shop
+from tests.shop import COLOURS, Shop
 from worker.releases.compare import compare_with_active
 
 ITEMS, DIM = 48, 6
-
-
-@pytest.fixture
-def shop(tmp_path: Path) -> Iterator[Shop]:
-    shop = open_shop(tmp_path)
-    yield shop
-    shop.catalogue.engine.dispose()
 
 
 def release(encoder_id: str) -> Release:

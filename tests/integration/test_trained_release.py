@@ -2,24 +2,14 @@
 
 import subprocess
 import sys
-from collections.abc import Iterator
 from pathlib import Path
 
-import pytest
-
 from shared.releases import registered_releases
-from tests.shop import Shop, open_shop
+from tests.shop import Shop
 from tests.small_shop import write_shop
 from worker.encoder import read_manifest
 
 ROOT = Path(__file__).parents[2]
-
-
-@pytest.fixture
-def shop(tmp_path: Path) -> Iterator[Shop]:
-    shop = open_shop(tmp_path)
-    yield shop
-    shop.catalogue.engine.dispose()
 
 
 def trained(folder: Path) -> Path:
