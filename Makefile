@@ -14,7 +14,7 @@ PIP_INSTALL := $(BIN)/python -m pip install --quiet --disable-pip-version-check
 .DEFAULT_GOAL := help
 .NOTPARALLEL:
 .DELETE_ON_ERROR:
-.PHONY: help demo train test check format bench bench-quality bench-serving bench-index clean
+.PHONY: help demo train test check format bench bench-quality bench-losses bench-serving bench-index clean
 
 help: ## Show this list
 	@echo "Lookalike, a visual search backend. make TARGET, where TARGET is one of:"
@@ -56,6 +56,9 @@ bench: $(RUNTIME) ## Measure on DATASETS=../shared/datasets and write the figure
 bench-quality: $(TRAIN) ## Judge ENCODER=<folder> on DATASETS=../shared/datasets through the engine that serves, in int8 (5 minutes)
 	@test -n "$(ENCODER)" || { echo "Name an encoder: make bench-quality ENCODER=var/training/fashion/encoder"; exit 1; } >&2
 	@$(BIN)/python -m benchmarks.quality --encoder $(ENCODER) --data $(DATASETS)/fashion
+
+bench-losses: $(TRAIN) ## Train with each loss at one budget; writes docs/results/losses.md (half an hour)
+	$(BIN)/python -m benchmarks.losses --data $(DATASETS)/fashion
 
 bench-serving: $(BENCH) ## Compare serving with LitServe, Flask and Celery; writes docs/results/serving.md (half an hour)
 	$(BIN)/python -m benchmarks.serving --datasets $(DATASETS) $(if $(QUICK),--quick,--profile) $(if $(WEIGHTS_RESNET50),--weights-resnet50 $(WEIGHTS_RESNET50))

@@ -5,7 +5,8 @@
     python -m training.evaluate ENCODER --runtime openvino-int8 ...             as it serves
 
 ENCODER is a folder that `python -m training.export` wrote, the folder of a release's encoder (below
-LOOKALIKE_ENCODER_CACHE_PATH), or a backbone with its ImageNet weights. Choose on val; ask test once.
+LOOKALIKE_ENCODER_CACHE_PATH), or a backbone with its ImageNet weights; several joined by + are judged as an ensemble.
+Choose on val; ask test once.
 """
 
 import logging

@@ -1,6 +1,7 @@
 """Make an encoder of a run: a folder that `worker.encoder` opens and `python -m worker.build_release` serves.
 
     python -m training.export var/training/first --out var/training/first-encoder
+    python -m training.export var/training/first --prefix 128 --out var/training/first-128    of the same run
     LOOKALIKE_ENCODER_WEIGHTS_PATH=var/training/first-encoder python -m worker.build_release
 
 The folder holds weights.safetensors, classes.json, centroids.safetensors, metrics.json and manifest.json, which names
@@ -30,41 +31,57 @@ from training.retrieval import search
 from training.run import columns_of, learnable, transform_of
 from training.run_folder import RunFolder
 from training.served import embed_photos
+from training.served_head import AS_TRAINED, Additions, with_head
 from worker.encoder import BACKBONES, EncoderUnavailable, encoder_id, save_encoder
+from worker.encoder.head import Head
 from worker.encoder.package import WEIGHTS
 from worker.encoder.torch_encoder import TorchEncoder
 
 log = logging.getLogger(__name__)
 
 
-def export_run(folder: RunFolder, out: Path, progress: Progress) -> dict[str, Any]:
+def export_run(folder: RunFolder, out: Path, progress: Progress, additions: Additions = AS_TRAINED) -> dict[str, Any]:
     """Write the best epoch of a run as an encoder.
 
     Args:
         folder: of a run with a judged epoch.
         out: folder of the encoder, whose parent is there; one that is there is replaced.
         progress: shows how far it is.
+        additions: to the head that it was trained with.
 
     Returns:
         The manifest as written.
 
     Raises:
-        TrainingProblem: if the run has no best epoch yet, or its data are gone.
+        TrainingProblem: if the run has no best epoch yet, its data are gone, or it can't have that head.
     """
     plan = read_plan(folder.config)
-    best = load_checkpoint(folder.best)
-    model = BACKBONES[plan.backbone].build_with(plan.head)
-    fit_model(model, best["model"], folder.best)
+    backbone, head = BACKBONES[plan.backbone], additions.to(plan.head)
+    photos = learnable(read_photos(Path(plan.data), columns_of(plan)))
     with tempfile.TemporaryDirectory(dir=out.parent, prefix=f".{out.name}.") as scratch:
         weights = Path(scratch) / WEIGHTS
-        write_weights(model, weights)
-        manifest = manifest_of(plan, weights)
-        encoder = TorchEncoder(manifest, model)
-        photos = learnable(read_photos(Path(plan.data), columns_of(plan)))
-        task = progress.add_task("Embedding train and val", total=len(photos))
-        embeddings, readable = embed_photos(
-            encoder, photos, np.arange(len(photos)), lambda done, _: progress.update(task, completed=done)
-        )
+
+        def encoder_with(model: torch.nn.Module, head: Head) -> TorchEncoder:
+            write_weights(model, weights)
+            return TorchEncoder(manifest_of(plan, head, weights), model)
+
+        def embedded(encoder: TorchEncoder, rows: np.ndarray, step: str) -> tuple[np.ndarray, np.ndarray]:
+            task = progress.add_task(step, total=len(rows))
+            return embed_photos(encoder, photos, rows, lambda done, _: progress.update(task, completed=done))
+
+        best = load_checkpoint(folder.best)
+        model = backbone.build_with(plan.head)
+        fit_model(model, best["model"], folder.best)
+        if head != plan.head:
+            learned = np.empty((0, 0), np.float32)
+            if head.whitened is not None:
+                trained_with = encoder_with(model, plan.head)
+                known, rows = embedded(trained_with, photos.rows_of("train"), "Embedding train to whiten")
+                learned = known[rows]
+            model = with_head(backbone, plan.head, head, model.state_dict(), learned)
+        encoder = encoder_with(model, head)
+        manifest = encoder.manifest
+        embeddings, readable = embedded(encoder, np.arange(len(photos)), "Embedding train and val")
         train, val = (np.intersect1d(photos.rows_of(split), readable) for split in ("train", "val"))
         found = search(photos, embeddings, val, train)
         figures = {name: vars(interval(values)) for name, values in found.figures().items()}
@@ -96,16 +113,16 @@ def write_weights(model: torch.nn.Module, path: Path) -> None:
     save_file({name: tensor.contiguous() for name, tensor in model.state_dict().items()}, path)
 
 
-def manifest_of(plan: Plan, weights: Path) -> dict[str, Any]:
+def manifest_of(plan: Plan, head: Head, weights: Path) -> dict[str, Any]:
     """Return the manifest that `load_encoder` needs."""
-    transform, head = transform_of(plan), plan.head
+    transform = transform_of(plan)
     identity = encoder_id(plan.backbone, weights, transform, head)
     return {
         "id": identity,
         "base_id": identity,
         "backbone": plan.backbone,
         "runtime": "torch",
-        "dim": plan.dim or BACKBONES[plan.backbone].dim,
+        "dim": head.length(BACKBONES[plan.backbone].dim),
         "transform": transform.to_dict(),
         "head": head.to_dict(),
     }
@@ -114,8 +131,11 @@ def manifest_of(plan: Plan, weights: Path) -> dict[str, Any]:
 @click.command(context_settings={"help_option_names": ["-h", "--help"], "max_content_width": 120})
 @click.argument("run", type=click.Path(path_type=Path))
 @click.option("--out", type=click.Path(path_type=Path), help="Folder of the encoder.  [default: RUN/encoder]")
+@click.option("--whiten", type=int, metavar="NUMBERS", help="Whiten embeddings to so many numbers, learned from train.")
+@click.option("--prefix", type=int, metavar="NUMBERS", help="Keep the first numbers of an embedding only.")
+@click.option("--flip", is_flag=True, help="Embed the mirror image as well: twice the work.")
 @click.option("--threads", default=2, show_default=True, help="CPU threads.")
-def main(run: Path, out: Path | None, threads: int) -> None:
+def main(run: Path, out: Path | None, whiten: int | None, prefix: int | None, flip: bool, threads: int) -> None:
     """Make an encoder folder of the best epoch of a run."""
     torch.set_num_threads(threads)
     console = Console(width=None if sys.stdout.isatty() else 160)
@@ -123,7 +143,7 @@ def main(run: Path, out: Path | None, threads: int) -> None:
     try:
         out.parent.mkdir(parents=True, exist_ok=True)
         with Progress(console=console, disable=not console.is_terminal, transient=True) as progress:
-            manifest = export_run(RunFolder(run), out, progress)
+            manifest = export_run(RunFolder(run), out, progress, Additions(whiten, prefix, flip))
     except (TrainingProblem, EncoderUnavailable, OSError) as error:
         raise click.ClickException(str(error)) from error
     figures = ", ".join(f"{name} {value}" for name, value in manifest["trained"]["val"].items())

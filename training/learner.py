@@ -15,9 +15,9 @@ from training.checkpoint import fit_model
 from training.inputs import Inputs, Photos, StoredViews
 from training.losses import WeightedLosses
 from training.network import TrainedNetwork, build_network, keep_depthwise_exact
+from training.objective import Objective
 from training.pixel_cache import Squares
 from training.plan import Plan
-from worker.encoder import BACKBONES
 
 Shown = Callable[[str], Callable[[int, int], None]]
 """Gives for the name of a step what is told how many are done, of how many."""
@@ -30,29 +30,31 @@ class Learner:
     Attributes:
         network: learns.
         averaged: moving average of the network's weights; None where the plan wants none.
-        losses: what is minimised; class losses learn too.
+        objective: what is minimised; class losses learn too.
         inputs: batches for the network.
         optimiser: of both.
         classes: int64 (n,) by column, the class of each photo; -1 where it has none.
         learned: int64 (m,), rows to learn from.
         device: where it computes.
+        taught: float32 (n, any), a teacher's embeddings of the photos; None without a teacher.
     """
 
     network: TrainedNetwork
     averaged: torch.optim.swa_utils.AveragedModel | None
-    losses: WeightedLosses
+    objective: Objective
     inputs: Inputs
     optimiser: torch.optim.Optimizer
     classes: dict[str, np.ndarray]
     learned: np.ndarray
     device: torch.device
+    taught: np.ndarray | None = None
 
     def state(self) -> dict[str, Any]:
         """Return all that the next epoch depends on."""
         return {
             "model": self.network.model.state_dict(),
             "averaged": self.averaged.state_dict() if self.averaged else {},
-            "losses": self.losses.state_dict(),
+            "objective": self.objective.state_dict(),
             "optimiser": self.optimiser.state_dict(),
         }
 
@@ -63,7 +65,7 @@ class Learner:
             TrainingProblem: if it is of another architecture.
         """
         fit_model(self.network.model, state["model"], path)
-        fit_model(self.losses, state["losses"], path)
+        fit_model(self.objective, state["objective"], path)
         if self.averaged is not None:
             self.averaged.load_state_dict(state["averaged"])
         self.optimiser.load_state_dict(state["optimiser"])
@@ -93,6 +95,7 @@ def build_learner(
     cache: Path,
     device: torch.device,
     shown: Shown,
+    taught: np.ndarray | None = None,
 ) -> Learner:
     """Build what learns, with the weights that training starts from.
 
@@ -105,6 +108,7 @@ def build_learner(
         cache: folder of stored activations.
         device: where it computes.
         shown: told how far the stored activations are.
+        taught: see `Learner`.
     """
     torch.manual_seed(plan.seed)
     network = build_network(
@@ -117,8 +121,12 @@ def build_learner(
     ).to(device)
     if plan.precision == "bfloat16" and device.type == "cpu":
         keep_depthwise_exact(network.learning_layers())
-    dim = plan.dim or BACKBONES[plan.backbone].dim
-    losses = WeightedLosses(plan.label, plan.losses, plan.attributes, counts, dim).to(device)
+    objective = Objective(
+        lambda length: WeightedLosses(plan.label, plan.losses, plan.attributes, counts, length),
+        plan.embedding_length,
+        plan.prefixes,
+        plan.teacher_weight,
+    ).to(device)
     inputs: Inputs
     augmentation = Augmentation(plan.train_size, plan.min_area, plan.jitter)
     if plan.views:
@@ -127,7 +135,8 @@ def build_learner(
     else:
         inputs = Photos(network, squares, augmentation, plan.threads)
     averaged = averaged_model(network, plan)
-    return Learner(network, averaged, losses, inputs, optimiser(network, losses, plan), classes, learned, device)
+    learns_by = optimiser(network, objective, plan)
+    return Learner(network, averaged, objective, inputs, learns_by, classes, learned, device, taught)
 
 
 def averaged_model(network: TrainedNetwork, plan: Plan) -> torch.optim.swa_utils.AveragedModel | None:
@@ -142,13 +151,13 @@ def averaged_model(network: TrainedNetwork, plan: Plan) -> torch.optim.swa_utils
     return torch.optim.swa_utils.AveragedModel(network.model, avg_fn=mix, use_buffers=True)
 
 
-def optimiser(network: TrainedNetwork, losses: WeightedLosses, plan: Plan) -> torch.optim.Optimizer:
-    """Return AdamW over all stages that learn sooner or later, the head, and the losses' class vectors."""
+def optimiser(network: TrainedNetwork, objective: Objective, plan: Plan) -> torch.optim.Optimizer:
+    """Return AdamW over all stages that learn sooner or later, the head, and the objective's class vectors."""
     first = network.first
     network.train_from(max(0, first - len(plan.unfreeze_at)))
     groups = network.parameter_groups(plan.rate)
     network.train_from(first)
-    of_classes = list(losses.parameters())
+    of_classes = list(objective.parameters())
     if of_classes:
         groups.append({"params": of_classes, "lr": 10 * plan.rate, "weight_decay": 0.0})
     for group in groups:

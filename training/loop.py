@@ -89,16 +89,17 @@ def run_epoch(
         rows = learner.learned[places]
         classes = {name: torch.from_numpy(of[rows]).to(learner.device) for name, of in learner.classes.items()}
         pixels = learner.inputs.varied(rows, random).to(learner.device)
+        taught = None if learner.taught is None else torch.from_numpy(learner.taught[rows]).to(learner.device)
 
         learner.optimiser.zero_grad(set_to_none=True)
         with torch.autocast(learner.device.type, torch.bfloat16, enabled=plan.precision == "bfloat16"):
-            embeddings, loss, parts = backward(learner.inputs, learner.losses, pixels, classes, plan.chunk)
+            embeddings, loss, parts = backward(learner.inputs, learner.objective, pixels, classes, plan.chunk, taught)
         if not math.isfinite(loss):
             raise TrainingProblem(
                 f"The loss became {loss} in step {step + 1} of epoch {epoch + 1} ({parts}). Finished epochs are kept. "
                 "Try a lower --rate, a longer --warm-up, or --precision float32."
             )
-        turns.average_gradients([*learner.network.parameters(), *learner.losses.parameters()])
+        turns.average_gradients([*learner.network.parameters(), *learner.objective.parameters()])
         torch.nn.utils.clip_grad_norm_(learner.network.parameters(), GRADIENT_NORM)
         learner.optimiser.step()
         if learner.averaged is not None:

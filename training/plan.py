@@ -13,6 +13,8 @@ from worker.encoder.head import Head
 
 Precision = Literal["float32", "bfloat16"]
 
+_TUPLES = ("unfreeze_at", "prefixes")
+
 
 @dataclass(frozen=True)
 class Plan:
@@ -33,6 +35,9 @@ class Plan:
         unfreeze_at: epochs at whose start one more stage begins to learn.
         tracks_statistics: whether batch-norm layers that learn track the batches' statistics.
         losses: weight of each of LOSSES on the label.
+        prefixes: lengths that the embedding shall be cut to without losing much; see `Objective`.
+        teacher: encoder whose similarities are learned as well, as for `open_judged`; None for none.
+        teacher_weight: how much that counts.
         train_size: side of the pictures that it learns from, in pixels.
         min_area, jitter: as in `Augmentation`.
         views: stored views of each photo for the frozen stages; 0 computes them anew for each batch.
@@ -65,6 +70,9 @@ class Plan:
     unfreeze_at: tuple[int, ...] = ()
     tracks_statistics: bool = True
     losses: dict[str, float] = field(default_factory=lambda: {"triplet-hard": 1.0})
+    prefixes: tuple[int, ...] = ()
+    teacher: str | None = None
+    teacher_weight: float = 1.0
     train_size: int = 192
     min_area: float = 0.5
     jitter: float = 0.15
@@ -100,6 +108,10 @@ class Plan:
             problems.append(f"{self.label} is the label already; it can't be an attribute beside.")
         if self.views and self.unfreeze_at:
             problems.append("Stored views are of frozen stages: --views and --unfreeze-at don't go together.")
+        if self.backbone in BACKBONES and any(not 0 < length < self.embedding_length for length in self.prefixes):
+            problems.append(f"A prefix must be shorter than the embedding, which has {self.embedding_length} numbers.")
+        if not self.teacher_weight > 0:
+            problems.append("The teacher's weight must be above 0; leave the teacher out instead.")
         if self.precision not in get_args(Precision):
             problems.append(f"precision must be one of {', '.join(get_args(Precision))}.")
         for name in ("epochs", "judge_every", "patience", "threads", "train_size"):
@@ -114,9 +126,14 @@ class Plan:
         """The network's head."""
         return Head(self.pooling, self.dim)
 
+    @property
+    def embedding_length(self) -> int:
+        """How many numbers an embedding has in training."""
+        return self.head.length(BACKBONES[self.backbone].dim)
+
     def to_dict(self) -> dict[str, Any]:
         """Return the plan as JSON values."""
-        return dataclasses.asdict(self) | {"unfreeze_at": list(self.unfreeze_at)}
+        return dataclasses.asdict(self) | {name: list(getattr(self, name)) for name in _TUPLES}
 
 
 def read_plan(path: Path) -> Plan:
@@ -127,7 +144,7 @@ def read_plan(path: Path) -> Plan:
     """
     try:
         values = json.loads(path.read_text(encoding="utf-8"))["plan"]
-        return Plan(**values | {"unfreeze_at": tuple(values["unfreeze_at"])})
+        return Plan(**values | {name: tuple(values.get(name, ())) for name in _TUPLES})
     except (OSError, ValueError, KeyError, TypeError) as error:
         raise TrainingProblem(
             f"{path} is not the plan of a run ({error}). Name a folder that training wrote."

@@ -20,6 +20,7 @@ from training.plots import plot_run
 from training.problem import TrainingProblem
 from training.retrieval import means, search
 from training.run_folder import RunFolder
+from training.teacher import taught_embeddings
 from training.turns import Turns
 from worker.encoder import BACKBONES, Transform
 
@@ -77,9 +78,12 @@ def run(
     squares = decode_photos(photos.paths, transform_of(plan), cache, shown("Decoding photos"))
     learned, judged = usable_rows(photos, squares)
     classes, names = number_classes(photos, learned)
-    learner = build_learner(
-        plan, squares, learned, classes, {name: len(of) for name, of in names.items()}, cache, device, shown
-    )
+    counts = {name: len(of) for name, of in names.items()}
+    taught = None
+    if plan.teacher is not None:
+        told = shown("Asking the teacher")
+        taught = taught_embeddings(plan.teacher, photos, learned, squares.fingerprint, cache, plan.threads, told)
+    learner = build_learner(plan, squares, learned, classes, counts, cache, device, shown, taught)
     progress = Progress()
     if resumes:
         progress = _go_on(folder, learner, squares, device)

@@ -11,6 +11,7 @@ from pathlib import Path
 import numpy as np
 
 from shared.errors import LookalikeError
+from training.joined_encoder import JoinedEncoder
 from training.labelled_photos import LabelledPhotos
 from training.pixel_cache import MAX_BYTES, MAX_PIXELS
 from training.problem import TrainingProblem
@@ -47,6 +48,10 @@ class Cost:
 def open_judged(name: str, threads: int) -> Encoder:
     """Open an encoder to judge: a folder of any runtime, or the name of a backbone with its ImageNet weights.
 
+    Args:
+        name: several of them joined by + are one encoder, an ensemble.
+        threads: CPU threads of one forward pass.
+
     Raises:
         EncoderUnavailable: if it can't be opened; the message tells the remedy.
         TrainingProblem: if there is no such folder or backbone.
@@ -58,6 +63,8 @@ def open_judged(name: str, threads: int) -> Encoder:
         return open_encoder(folder, threads)
     if name in BACKBONES:
         return load_encoder(name, threads=threads)
+    if "+" in name:
+        return JoinedEncoder([open_judged(part, threads) for part in name.split("+")])
     raise TrainingProblem(
         f"{name} is neither the folder of an encoder nor a backbone ({', '.join(BACKBONES)}). "
         "`python -m training.export RUN` makes a folder of a run."
@@ -87,6 +94,8 @@ def as_served(
     if runtime == "torch" or encoder.manifest["runtime"] != "torch":
         yield encoder, size_of(encoder, Path(name))
         return
+    if isinstance(encoder, JoinedEncoder):
+        raise TrainingProblem("An ensemble is judged in torch only, since it can't be served.")
     samples = [
         readable_pixels(encoder, photos, rows)[0]
         for rows in (spread(calibration, CALIBRATION_PHOTOS), spread(held_out, GATE_PHOTOS))

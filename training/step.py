@@ -5,41 +5,43 @@ from collections.abc import Mapping
 import torch
 
 from training.inputs import Inputs
-from training.losses import WeightedLosses
+from training.objective import Objective
 
 
 def backward(
     inputs: Inputs,
-    losses: WeightedLosses,
+    objective: Objective,
     batch: torch.Tensor,
     classes: Mapping[str, torch.Tensor],
     chunk: int = 0,
+    taught: torch.Tensor | None = None,
 ) -> tuple[torch.Tensor, float, dict[str, float]]:
     """Compute the loss of a batch, and leave its gradients in the parameters.
 
     Args:
         inputs: embed the batch.
-        losses: of the embeddings.
+        objective: of the embeddings.
         batch: what `inputs` gave for n photos.
         classes: int64 (n,) by column.
         chunk: with a number, so many photos at a time go through the network, twice: first for the embeddings alone,
             whose gradients are kept, then to carry these on (Gao et al., "Scaling Deep Contrastive Learning Batch Size
             under Memory Limited Setup", 2021). The gradients are those of the whole batch; batch-norm that tracks
             statistics sees each chunk by itself, though.
+        taught: float32 (n, any), what a teacher makes of the photos; None without a teacher.
 
     Returns:
         Embeddings float32 (n, dim) without gradients, the loss, and its parts.
     """
     if not chunk or chunk >= len(batch):
         embeddings = inputs.embed(batch)
-        loss, parts = losses(embeddings.float(), classes)
+        loss, parts = objective(embeddings.float(), classes, taught)
         loss.backward()
         return embeddings.detach().float(), float(loss.detach()), parts
     chunks = batch.split(chunk)
     with torch.no_grad():
         cached = torch.cat([inputs.embed(part) for part in chunks]).float()
     cached.requires_grad_()
-    loss, parts = losses(cached, classes)
+    loss, parts = objective(cached, classes, taught)
     loss.backward()
     if cached.grad is None:
         raise AssertionError("a loss depends on the embeddings")

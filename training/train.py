@@ -103,6 +103,16 @@ def option(name: str, help_text: str, **how: Any) -> Callable[[Any], Any]:
     metavar="NAME[=WEIGHT]",
     help="Loss on the label, see training/losses.py. May be repeated.  [default: triplet-hard]",
 )
+@click.option(
+    "--prefix",
+    "prefixes",
+    type=int,
+    multiple=True,
+    metavar="NUMBERS",
+    help="Length that the embedding shall be cut to without losing much. May be repeated.",
+)
+@option("--teacher", "Encoder folder whose similarities to learn as well; several joined by +.")
+@option("--teacher-weight", "How much the teacher counts.")
 @option("--item-column", "Column of items' ids.")
 @option("--image-column", "Column of photos' paths, several joined by |.")
 @option("--split-column", "Column of train, val or test; '' splits by a hash of the item.")

@@ -201,6 +201,8 @@ def test_a_run_is_never_overwritten(table: Path, tmp_path: Path) -> None:
         ({"losses": {"arcface": -1.0}}, "above 0"),
         ({"epochs": 0}, "epochs must be at least 1"),
         ({"classes": 1}, "at least 2 classes"),
+        ({"prefixes": (16,)}, "shorter than the embedding, which has 16"),
+        ({"teacher_weight": 0.0}, "leave the teacher out"),
     ],
 )
 def test_a_plan_that_makes_no_sense_is_refused(table: Path, changes: dict[str, object], message: str) -> None:

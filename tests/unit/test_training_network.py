@@ -10,6 +10,7 @@ from training.frozen_stages import frozen_activations, learning_part, store_acti
 from training.inputs import Inputs
 from training.losses import WeightedLosses
 from training.network import TrainedNetwork, build_network, keep_depthwise_exact
+from training.objective import Objective
 from training.problem import TrainingProblem
 from training.step import backward
 from worker.encoder import BACKBONES
@@ -153,10 +154,14 @@ class Direct(Inputs):
 def test_gradient_caching_gives_the_gradients_of_the_whole_batch(small: Backbone) -> None:
     classes = {"kind": torch.tensor([0, 0, 1, 1, 2, 2, 0, 1])}
     gradients, told = [], []
+
+    def losses_of(length: int) -> WeightedLosses:
+        return WeightedLosses("kind", {"multi-similarity": 1.0}, {}, {"kind": 3}, length)
+
     for chunk in (0, 3):
         network = network_of(small, 0, tracks=False).train()
-        losses = WeightedLosses("kind", {"multi-similarity": 1.0}, {}, {"kind": 3}, FEATURES)
-        _, loss, _ = backward(Direct(network), losses, pixels(8), classes, chunk)
+        objective = Objective(losses_of, FEATURES)
+        _, loss, _ = backward(Direct(network), objective, pixels(8), classes, chunk)
         told.append(loss)
         gradients.append([p.grad for p in network.model.parameters()])
     assert told[0] > 0

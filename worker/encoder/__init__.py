@@ -5,7 +5,7 @@ transform.py         image to network input, the one definition
 scaling.py           its filters: as Pillow has them, and in a fifth of the time
 backbones.py         the networks
 own_weights.py       where their ImageNet weights are from
-head.py, pooling.py  what follows a network's last layer
+head.py, pooling.py, whitening.py  what follows a network's last layer
 reference.py         load_encoder, and the ids of encoders: the reference
 weights.py           weights files
 torch_encoder.py     the runtime torch

@@ -7,6 +7,7 @@ import numpy as np
 import torch
 
 from worker.encoder.encoder import Encoder
+from worker.encoder.head import Head
 from worker.encoder.transform import Transform
 
 
@@ -16,22 +17,27 @@ class Network(torch.nn.Module):
     mean: torch.Tensor
     std: torch.Tensor
 
-    def __init__(self, model: torch.nn.Module, transform: Transform) -> None:
+    def __init__(self, model: torch.nn.Module, transform: Transform, flips: bool = False) -> None:
         """Args:
         model: (n, 3, size, size) normalised -> (n, dim). Put into evaluation mode and channels-last layout here.
         transform: gives mean and std.
+        flips: whether an embedding is that of the photo and its mirror image together.
         """
         super().__init__()
         mean, std = transform.levels()
         self.register_buffer("mean", torch.from_numpy(mean))
         self.register_buffer("std", torch.from_numpy(std))
+        self.flips = flips
         self.model = model.eval().requires_grad_(False).to(memory_format=torch.channels_last)
 
     def forward(self, pixels: torch.Tensor) -> torch.Tensor:
         """Turn uint8 (n, size, size, 3) into float32 (n, dim), rows of L2 norm 1."""
         levels = (pixels.to(torch.float32) - self.mean) / self.std
         # A permuted view has its channels last in memory, the layout that convolutions are fastest with.
-        return torch.nn.functional.normalize(self.model(levels.permute(0, 3, 1, 2)).to(torch.float32))
+        embeddings = self.model(levels.permute(0, 3, 1, 2)).to(torch.float32)
+        if self.flips:
+            embeddings = embeddings + self.model(levels.flip(2).permute(0, 3, 1, 2)).to(torch.float32)
+        return torch.nn.functional.normalize(embeddings)
 
 
 class TorchEncoder(Encoder):
@@ -53,7 +59,8 @@ class TorchEncoder(Encoder):
         super().__init__(manifest)
         self.device = device or fastest_device()
         self.dtype = dtype
-        self.network = Network(model, self.transform).to(self.device)
+        flips = Head(**manifest.get("head", {})).flips
+        self.network = Network(model, self.transform, flips).to(self.device)
         self._forward = threading.Lock()
 
     def embed(self, pixels: np.ndarray) -> np.ndarray:

@@ -1,0 +1,122 @@
+"""The losses at one budget: each trains the same network on the same batches for the same number of epochs.
+
+    make bench-losses
+    python -m benchmarks.losses --data ../shared/datasets/fashion --epochs 2
+
+Trains with each loss of training/losses.py, exports the last epoch and judges it on val, photos of train being the
+index; writes docs/results/losses.md and losses.json. Stored views are shared, so that the frozen stages are computed
+once.
+"""
+
+import argparse
+import json
+import subprocess
+import sys
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Any
+
+from benchmarks.report import RESULTS, heading, machine, write
+from training.evaluate import judge_encoder
+from training.judgement import Judgement, compare
+from training.labelled_photos import Columns, read_photos
+from training.losses import LOSSES
+from training.run_folder import RunFolder
+
+REFERENCE = "triplet-hard"
+FIGURES = ("p_at_1", "p_at_5", "p_at_10", "map_at_r")
+
+TRAINED_WITH = ("--views", "2", "--classes", "16", "--photos", "4", "--precision", "bfloat16", "--average", "0.98")
+
+
+def run(command: Sequence[str]) -> None:
+    """Run a module of training; its output goes where ours goes."""
+    subprocess.run([sys.executable, "-m", *command], check=True, stdout=sys.stderr)
+
+
+def train(loss: str, data: Path, label: str, epochs: int, rate: float, folder: Path, cache: Path) -> list[str]:
+    """Train with a loss and export the encoder, unless an earlier call did; return the command of the training."""
+    command = ["training.train", "--data", str(data), "--label", label, "--out", str(folder), "--cache", str(cache)]
+    command += ["--loss", loss, "--epochs", str(epochs), "--rate", str(rate), "--judge-every", str(epochs)]
+    command += TRAINED_WITH
+    if not (folder / "encoder").exists():
+        begun = (folder / "config.json").exists()
+        run(["training.train", "--resume", str(folder), "--cache", str(cache)] if begun else command)
+        run(["training.export", str(folder)])
+    return ["python", "-m", *command]
+
+
+def rows_of(judged: dict[str, Judgement], seconds: dict[str, float]) -> list[dict[str, Any]]:
+    """Return a row for each encoder, the best Precision@5 first, with its difference to the reference."""
+    rows = []
+    for name, judgement in judged.items():
+        intervals = judgement.intervals()
+        difference = compare(judgement, judged[REFERENCE])["p_at_5"]
+        rows.append(
+            {
+                "loss": name,
+                **{figure: vars(intervals[figure]) for figure in FIGURES},
+                "gain": vars(difference.points),
+                "p_value": difference.p_value,
+                "cpu_seconds": round(seconds.get(name, 0.0)),
+            }
+        )
+    return sorted(rows, key=lambda row: -row["p_at_5"]["mean"])
+
+
+def page_of(rows: Sequence[dict[str, Any]], trained_by: str, queries: int) -> str:
+    """Return the page of results."""
+    lines = [
+        heading("Losses at one budget", "benchmarks.losses"),
+        "Each loss trained the same network from the same weights, with the same batches and number of epochs, and no",
+        f"other loss beside. Judged on val ({queries} queries, train being the index); in brackets the 95% interval of",
+        f"2,000 bootstrap samples of queries. Gain: Precision@5 above `{REFERENCE}` on the same queries, with the",
+        "p-value of a paired randomisation test. CPU: of all epochs, both cores together.",
+        "",
+        "| loss | Precision@1 | Precision@5 | Precision@10 | MAP@R | gain | p | CPU |",
+        "| --- | --- | --- | --- | --- | --- | --- | --- |",
+    ]
+    for row in rows:
+        figures = [f"{row[name]['mean']:.4f} [{row[name]['low']:.3f}, {row[name]['high']:.3f}]" for name in FIGURES]
+        gain = "" if row["loss"] == REFERENCE else f"{row['gain']['mean']:+.4f}"
+        p_value = "" if row["loss"] == REFERENCE else f"{row['p_value']:.4f}"
+        time = f"{row['cpu_seconds']} s" if row["cpu_seconds"] else ""
+        lines.append(f"| {row['loss']} | {' | '.join(figures)} | {gain} | {p_value} | {time} |")
+    return "\n".join([*lines, "", "One of the trainings:", "", f"    {trained_by}", ""])
+
+
+def main() -> None:
+    """Run from the command line."""
+    parser = argparse.ArgumentParser(prog="python -m benchmarks.losses", description=__doc__)
+    parser.add_argument("--data", type=Path, required=True, help="CSV file, or folder of products.csv")
+    parser.add_argument("--label", default="article_type")
+    parser.add_argument("--epochs", type=int, default=2)
+    parser.add_argument("--rate", type=float, default=3e-4)
+    parser.add_argument("--losses", nargs="+", choices=list(LOSSES), default=list(LOSSES))
+    parser.add_argument("--backbone", default="tf_efficientnet_lite0", help="what is judged untrained, too")
+    parser.add_argument("--scratch", type=Path, default=Path("var/training/losses"), help="runs; those there go on")
+    parser.add_argument("--cache", type=Path, default=Path("var/training/cache"))
+    parser.add_argument("--threads", type=int, default=2)
+    asked = parser.parse_args()
+    losses = [REFERENCE, *(name for name in asked.losses if name != REFERENCE)]
+    photos = read_photos(asked.data, Columns(label=asked.label, attributes=()))
+    judged: dict[str, Judgement] = {}
+    seconds: dict[str, float] = {}
+    trained_by: list[str] = []
+    for loss in losses:
+        folder = asked.scratch / loss
+        trained_by = train(loss, asked.data, asked.label, asked.epochs, asked.rate, folder, asked.cache)
+        seconds[loss] = sum(epoch["cpu_seconds"] for epoch in RunFolder(folder).figures())
+        encoder = str(folder / "encoder")
+        judged[loss] = judge_encoder(encoder, "torch", photos, "val", asked.threads, lambda *_: None)
+        print(f"p_at_5_{loss}: {judged[loss].intervals()['p_at_5']}", flush=True)
+    untrained = judge_encoder(asked.backbone, "torch", photos, "val", asked.threads, lambda *_: None)
+    judged["none (ImageNet)"] = untrained
+    rows = rows_of(judged, seconds)
+    write("losses", page_of(rows, " ".join(trained_by), len(judged[REFERENCE].found.queries)))
+    values = {"machine": machine(), "epochs": asked.epochs, "rate": asked.rate, "rows": rows}
+    (RESULTS / "losses.json").write_text(json.dumps(values, indent=1) + "\n", encoding="utf-8")
+
+
+if __name__ == "__main__":
+    main()
