@@ -1,7 +1,7 @@
 """What the network is fed with: augmented photos, or stored activations of its frozen stages."""
 
 from abc import ABC, abstractmethod
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 
@@ -35,26 +35,28 @@ class Inputs(ABC):
 class Photos(Inputs):
     """Photos through the whole network, varied anew each time."""
 
-    def __init__(self, network: TrainedNetwork, squares: Squares, augmentation: Augmentation, threads: int) -> None:
+    def __init__(
+        self, network: TrainedNetwork, squares: Squares, augmentations: Sequence[Augmentation], threads: int
+    ) -> None:
         """Args:
         network: embeds.
         squares: the photos.
-        augmentation: how they are varied.
+        augmentations: how they are varied; one is chosen for each batch.
         threads: how many photos are varied at a time.
         """
         self._network = network
         self._squares = squares
-        self._augmentation = augmentation
+        self._augmentations = augmentations
         self._pool = ThreadPoolExecutor(threads)
 
     def varied(self, rows: np.ndarray, random: np.random.Generator) -> torch.Tensor:
         """See `Inputs.varied`."""
-        seeds = random.integers(
-            2**63, size=len(rows)
-        )  # one for each photo: whichever thread is first, it looks the same
+        augmentation = self._augmentations[random.integers(len(self._augmentations))]
+        # One for each photo: whichever thread is first, it looks the same.
+        seeds = random.integers(2**63, size=len(rows))
 
         def vary(row: int, seed: int) -> np.ndarray:
-            return self._augmentation(self._squares.pixels[row], np.random.default_rng(seed))
+            return augmentation(self._squares.pixels[row], np.random.default_rng(seed))
 
         return torch.from_numpy(np.stack(list(self._pool.map(vary, rows.tolist(), seeds.tolist()))))
 
@@ -76,7 +78,7 @@ class StoredViews(Inputs):
         network: TrainedNetwork,
         squares: Squares,
         learned: np.ndarray,
-        augmentation: Augmentation,
+        augmentations: Sequence[Augmentation],
         views: int,
         seed: int,
         folder: Path,
@@ -86,7 +88,7 @@ class StoredViews(Inputs):
         network: whose frozen stages are computed.
         squares: the photos.
         learned: int64 (m,), the rows that are learned from; only these get views.
-        augmentation: makes the views.
+        augmentations: make the views, in turn; a batch has views of one of them.
         views: how many of each photo.
         seed: decides the views.
         folder: keeps the activations; 23 KB for a view of lite0 at 192 pixels.
@@ -101,14 +103,18 @@ class StoredViews(Inputs):
             "autocast": torch.is_autocast_enabled(network.mean.device.type),
         }
 
-        def view_of(view: int) -> Callable[[int], np.ndarray]:
+        def view_of(view: int, augmentation: Augmentation) -> Callable[[int], np.ndarray]:
             return lambda at: augmentation(squares.pixels[learned[at]], np.random.default_rng([seed, view, at]))
 
         self._views = []
+        self._kinds = len(augmentations)
         for view in range(views):
+            augmentation = augmentations[view % self._kinds]
             how = {"view": view, "seed": seed, "how": augmentation.to_dict(), "rows": learned.tolist()}
             told = progress(f"View {view + 1} of {views}")
-            self._views.append(store_activations(network, view_of(view), len(learned), folder, about | how, told))
+            self._views.append(
+                store_activations(network, view_of(view, augmentation), len(learned), folder, about | how, told)
+            )
         self._plain = store_activations(
             network,
             lambda row: squares.centres(np.array([row]))[0],
@@ -120,10 +126,9 @@ class StoredViews(Inputs):
 
     def varied(self, rows: np.ndarray, random: np.random.Generator) -> torch.Tensor:
         """See `Inputs.varied`."""
-        chosen = random.integers(0, len(self._views), len(rows))
-        return self._batch(
-            np.stack([self._views[view][row] for view, row in zip(chosen, self._place[rows], strict=True)])
-        )
+        views = self._views[random.integers(self._kinds) :: self._kinds]
+        chosen = random.integers(0, len(views), len(rows))
+        return self._batch(np.stack([views[view][row] for view, row in zip(chosen, self._place[rows], strict=True)]))
 
     def plain(self, rows: np.ndarray) -> torch.Tensor:
         """See `Inputs.plain`."""

@@ -128,12 +128,12 @@ def build_learner(
         plan.teacher_weight,
     ).to(device)
     inputs: Inputs
-    augmentation = Augmentation(plan.train_size, plan.min_area, plan.jitter)
+    augmentations = [Augmentation(size, plan.min_area, plan.jitter) for size in plan.sizes]
     if plan.views:
         with torch.autocast(device.type, torch.bfloat16, enabled=plan.precision == "bfloat16"):
-            inputs = StoredViews(network, squares, learned, augmentation, plan.views, plan.seed, cache, shown)
+            inputs = StoredViews(network, squares, learned, augmentations, plan.views, plan.seed, cache, shown)
     else:
-        inputs = Photos(network, squares, augmentation, plan.threads)
+        inputs = Photos(network, squares, augmentations, plan.threads)
     averaged = averaged_model(network, plan)
     learns_by = optimiser(network, objective, plan)
     return Learner(network, averaged, objective, inputs, learns_by, classes, learned, device, taught)

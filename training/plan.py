@@ -13,7 +13,7 @@ from worker.encoder.head import Head
 
 Precision = Literal["float32", "bfloat16"]
 
-_TUPLES = ("unfreeze_at", "prefixes")
+_TUPLES = ("unfreeze_at", "prefixes", "more_sizes")
 
 
 @dataclass(frozen=True)
@@ -39,6 +39,7 @@ class Plan:
         teacher: encoder whose similarities are learned as well, as for `open_judged`; None for none.
         teacher_weight: how much that counts.
         train_size: side of the pictures that it learns from, in pixels.
+        more_sizes: further sides; each batch has one of all sides, so that products are learned at several scales.
         min_area, jitter: as in `Augmentation`.
         views: stored views of each photo for the frozen stages; 0 computes them anew for each batch.
         classes, photos: P and K of a batch.
@@ -74,6 +75,7 @@ class Plan:
     teacher: str | None = None
     teacher_weight: float = 1.0
     train_size: int = 192
+    more_sizes: tuple[int, ...] = ()
     min_area: float = 0.5
     jitter: float = 0.15
     views: int = 0
@@ -114,6 +116,10 @@ class Plan:
             problems.append("The teacher's weight must be above 0; leave the teacher out instead.")
         if self.precision not in get_args(Precision):
             problems.append(f"precision must be one of {', '.join(get_args(Precision))}.")
+        if any(side < 1 for side in self.more_sizes):
+            problems.append("Pictures have sides of at least 1 pixel.")
+        if 0 < self.views < len(self.sizes):
+            problems.append(f"Pictures of {len(self.sizes)} sizes need as many stored views at least: --views.")
         for name in ("epochs", "judge_every", "patience", "threads", "train_size"):
             if getattr(self, name) < 1:
                 problems.append(f"{name} must be at least 1, not {getattr(self, name)}.")
@@ -125,6 +131,11 @@ class Plan:
     def head(self) -> Head:
         """The network's head."""
         return Head(self.pooling, self.dim)
+
+    @property
+    def sizes(self) -> tuple[int, ...]:
+        """Sides of the pictures that it learns from, in pixels."""
+        return (self.train_size, *self.more_sizes)
 
     @property
     def embedding_length(self) -> int:

@@ -96,6 +96,8 @@ def run(
         return means(search(photos, embeddings, judged, learned).figures())
 
     def on_step(step: int, steps: int, figures: dict[str, float]) -> None:
+        if turns.leads:
+            folder.add_step(progress.epoch + 1, step, figures)
         shown(f"Epoch {progress.epoch + 1} of {plan.epochs}, loss {figures['loss']:.3f}")(step, steps)
 
     def on_epoch(progress: Progress, is_best: bool) -> None:

@@ -2,6 +2,7 @@
 
 config.json     plan, git revision, versions, fingerprint of the data
 metrics.csv     one line for each epoch; metrics.jsonl the same with every figure
+steps.jsonl     one line for each step, as it is done
 checkpoint.pt   all that the next epoch depends on
 best.pt         weights of the epoch with the highest Precision@5 on val
 plots.png       loss, triplets, Precision@k by epoch
@@ -34,6 +35,7 @@ class RunFolder:
         self.best = path / "best.pt"
         self.plots = path / "plots.png"
         self._lines = path / "metrics.jsonl"
+        self._steps = path / "steps.jsonl"
 
     def check_new(self) -> None:
         """Refuse to begin where a run is.
@@ -63,6 +65,11 @@ class RunFolder:
         with writing_aside(self.path / "metrics.csv") as aside:
             aside.write_text(table.getvalue(), encoding="utf-8")
 
+    def add_step(self, epoch: int, step: int, figures: Mapping[str, float]) -> None:
+        """Keep the figures of a step; what a crash cuts off is dropped when the run goes on."""
+        with self._steps.open("a", encoding="utf-8") as file:
+            file.write(json.dumps({"epoch": epoch, "step": step, **figures}) + "\n")
+
     def figures(self, epochs: int | None = None) -> Sequence[dict[str, float]]:
         """Return the figures of all epochs, or of the first ones."""
         if not self._lines.exists():
@@ -70,10 +77,15 @@ class RunFolder:
         return [json.loads(line) for line in self._lines.read_text(encoding="utf-8").splitlines()][:epochs]
 
     def forget_after(self, epoch: int) -> None:
-        """Drop figures of epochs whose checkpoint was never written."""
+        """Drop figures of epochs whose checkpoint was never written, and of their steps."""
         kept = self.figures(epoch)
         with writing_aside(self._lines) as aside:
             aside.write_text("".join(json.dumps(line) + "\n" for line in kept), encoding="utf-8")
+        if self._steps.exists():
+            *whole, _cut_off = self._steps.read_text(encoding="utf-8").split("\n")
+            with writing_aside(self._steps) as aside:
+                steps = [line for line in whole if json.loads(line)["epoch"] <= epoch]
+                aside.write_text("".join(f"{line}\n" for line in steps), encoding="utf-8")
 
     def about(self) -> dict[str, Any]:
         """Return what config.json tells."""

@@ -9,9 +9,7 @@ Then `python -m training.export` makes an encoder of the run. docs/training.md t
 
 import logging
 import sys
-from collections.abc import Callable
 from pathlib import Path
-from time import monotonic
 from typing import Any
 
 import click
@@ -19,41 +17,12 @@ from rich.console import Console
 from rich.logging import RichHandler
 from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeElapsedColumn, TimeRemainingColumn
 
+from training.bars import Bars
 from training.plan import Plan, read_plan
 from training.problem import TrainingProblem
 
 CACHE = Path("var/training/cache")
 PIPED_WIDTH = 160  # columns where the output is not a terminal
-SAID_SECONDS = 20
-
-
-class Bars:
-    """One bar for each step, with the time it will still take; elsewhere than on a terminal, a line now and then."""
-
-    def __init__(self, console: Console, bars: Progress) -> None:
-        self._console = console
-        self._bars = bars
-        self._task: Any = None
-        self._done = 0
-        self._said = monotonic()
-
-    def shown(self, step: str) -> Callable[[int, int], None]:
-        """Return what is told how far a step is; who is told less than before begins a new bar."""
-
-        def tell(done: int, total: int) -> None:
-            if self._bars.disable:
-                if monotonic() > self._said + SAID_SECONDS:
-                    self._said = monotonic()
-                    self._console.print(f"{step}: {done} of {total}", highlight=False)
-                return
-            if self._task is None or done <= self._done:
-                if self._task is not None:
-                    self._bars.remove_task(self._task)
-                self._task = self._bars.add_task(step)
-            self._done = done
-            self._bars.update(self._task, description=step, completed=done, total=total)
-
-        return tell
 
 
 def weights_of(_: click.Context, __: click.Parameter, given: tuple[str, ...]) -> dict[str, float]:
@@ -132,6 +101,14 @@ def option(name: str, help_text: str, **how: Any) -> Callable[[Any], Any]:
     help="Keep batch-norm statistics as they came.",
 )
 @option("--train-size", "Side in pixels of what is learned from.")
+@click.option(
+    "--more-size",
+    "more_sizes",
+    type=int,
+    multiple=True,
+    metavar="PIXELS",
+    help="A further side; each batch has one of all sides. May be repeated.",
+)
 @option("--min-area", "Smallest share of a photo that a crop keeps.")
 @option("--jitter", "Largest change of brightness and contrast.")
 @option("--views", "Store so many views of each photo after the frozen stages, which saves most of the time.", type=int)

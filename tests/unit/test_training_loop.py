@@ -78,6 +78,7 @@ def assert_equal_runs(one: Path, other: Path) -> None:
         for folder in (one, other)
     ]
     assert untimed[0] == untimed[1]
+    assert (one / "steps.jsonl").read_text() == (other / "steps.jsonl").read_text()
 
 
 def test_a_run_learns_and_leaves_all_that_its_folder_promises(table: Path, tmp_path: Path) -> None:
@@ -88,17 +89,29 @@ def test_a_run_learns_and_leaves_all_that_its_folder_promises(table: Path, tmp_p
     assert progress.best == max(line["p_at_5"] for line in lines)
     assert progress.best > 0.5  # four kinds: chance gives 0.25
     assert len(said) == 8
-    for name in ("config.json", "metrics.csv", "metrics.jsonl", "checkpoint.pt", "best.pt", "plots.png"):
+    for name in ("config.json", "metrics.csv", "metrics.jsonl", "steps.jsonl", "checkpoint.pt", "best.pt", "plots.png"):
         assert (tmp_path / "run" / name).stat().st_size > 0
     about = json.loads((tmp_path / "run" / "config.json").read_text())
     assert about["classes"]["article_type"] == ["bar", "cross", "disc", "ring"]
     assert len(about["data_fingerprint"]) == 64
     for name in ("active_triplets", "hardest_positive", "hardest_negative", "spread", "colour_at_5", "map_at_r"):
         assert name in lines[0]
+    steps = [json.loads(line) for line in (tmp_path / "run" / "steps.jsonl").read_text().splitlines()]
+    assert [step["epoch"] for step in steps] == sorted(step["epoch"] for step in steps)
+    first = [step["hardest_negative"] for step in steps if step["epoch"] == 1]
+    assert sum(first) / len(first) == pytest.approx(lines[0]["hardest_negative"])
 
 
 @pytest.mark.parametrize(
-    "how", [{}, {"average": 0.9}, {"views": 2, "first_stage": 1}, {"unfreeze_at": (1,), "first_stage": 1}]
+    "how",
+    [
+        {},
+        {"average": 0.9},
+        {"views": 2, "first_stage": 1},
+        {"unfreeze_at": (1,), "first_stage": 1},
+        {"more_sizes": (20,), "prefixes": (8, 4)},
+        {"views": 3, "first_stage": 1, "more_sizes": (20,)},
+    ],
 )
 def test_a_resumed_run_is_bit_for_bit_the_run_that_was_not_stopped(
     table: Path, tmp_path: Path, how: dict[str, object]
@@ -201,6 +214,8 @@ def test_a_run_is_never_overwritten(table: Path, tmp_path: Path) -> None:
         ({"losses": {"arcface": -1.0}}, "above 0"),
         ({"epochs": 0}, "epochs must be at least 1"),
         ({"classes": 1}, "at least 2 classes"),
+        ({"more_sizes": (0,)}, "at least 1 pixel"),
+        ({"views": 1, "more_sizes": (20,)}, "as many stored views"),
         ({"prefixes": (16,)}, "shorter than the embedding, which has 16"),
         ({"teacher_weight": 0.0}, "leave the teacher out"),
     ],
