@@ -9,6 +9,7 @@ Then `python -m training.export` makes an encoder of the run. docs/training.md t
 
 import logging
 import sys
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
