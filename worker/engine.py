@@ -11,7 +11,6 @@ from redis import Redis
 
 from shared.catalogue import Catalogue
 from shared.errors import ItemNotFound
-from shared.filters import compile_filter
 from shared.job_record import JobRecord, json_bytes
 from shared.releases import Release
 from shared.result_cache import CacheEntry, ResultCache, canonical
@@ -21,7 +20,8 @@ from shared.store import Store
 from worker.embedder import Embedder, StillWanted
 from worker.embedding_cache import embedding_key, from_bytes, to_bytes
 from worker.encoder import Encoder
-from worker.index.vector_index import Rows, Vectors
+from worker.filtered_rows import FilteredRows
+from worker.index.vector_index import Vectors
 from worker.live_index import LiveIndex
 from worker.similar_cache import SimilarCache
 from worker.steps import Steps
@@ -80,6 +80,7 @@ class Engine:
         self._redis = redis
         self._results = ResultCache(redis, settings.cache_ttl_seconds)
         self._catalogue = catalogue
+        self._filtered = FilteredRows(catalogue)
         self._store = store
         self.embedder = Embedder(encoder, settings)
         wanted = settings.similar_min_cosine
@@ -129,7 +130,7 @@ class Engine:
             text = _from_cache(similar, AnsweredFrom.SIMILAR_RESULT_CACHE, steps)
             return Answer(text, self._entries(result_key, text, photo_key, query))
 
-        hits, reason = self._find(query, asked, steps)
+        hits, reason = self._find(query, asked, version, steps)
         result = {
             "hits": hits,
             "release": self.release.id,
@@ -185,12 +186,12 @@ class Engine:
         return Query(stacked.astype(np.float32), AnsweredFrom.ENGINE, item_id)
 
     def _find(
-        self, query: Query, asked: Mapping[str, Any], steps: Steps, again: bool = True
+        self, query: Query, asked: Mapping[str, Any], version: int, steps: Steps, again: bool = True
     ) -> tuple[list[dict[str, Any]], str | None]:
         """Return the hits as JSON values, or no hits and the reason."""
         if len(self.live_index) == 0:
             return [], "catalogue_empty"
-        allowed = self._allowed_rows(asked["filter"])
+        allowed = self._filtered.get(asked["filter"], version) if asked["filter"] else None
         if allowed is not None and len(allowed) == 0:
             return [], "no_item_matches_filter"
         nearest = self.live_index.nearest_items(query.embeddings, asked["k"], allowed, query.item_id)
@@ -204,8 +205,7 @@ class Engine:
         told = self.live_index.hits([row for row, _ in kept])
         if again and len(told) < len(kept):
             # An image was replaced, or its item deleted, since the refresh: what is there instead is found as well.
-            self.live_index.refresh()
-            return self._find(query, asked, steps, again=False)
+            return self._find(query, asked, self.live_index.refresh(), steps, again=False)
         hits: list[dict[str, Any]] = []
         for row, score in kept:
             if row in told:  # an item may be deleted between search and reading
@@ -222,12 +222,6 @@ class Engine:
                 )
         steps.lap("hits")
         return hits, None if hits else "no_similar_item"
-
-    def _allowed_rows(self, condition: dict[str, Any] | None) -> Rows | None:
-        if not condition:
-            return None
-        compiled = compile_filter(condition, self._catalogue.attribute_types())
-        return np.array(self._catalogue.image_rows(compiled), dtype=np.int64)
 
 
 def _from_cache(known: Mapping[str, Any], answered_from: AnsweredFrom, steps: Steps) -> bytes:

@@ -195,6 +195,7 @@ class Run:
                 ("alike", by_similarity[:count]),
             ):
                 allowed = np.sort(rows).astype(np.int64)
+                allowed.flags.writeable = False  # as worker/filtered_rows.py gives it to all searches of a filter
                 judge = Judge(self._vectors, queries, best_scores(queries, self._vectors[allowed]))
                 point = judge.judge("", self._engine(index, allowed=allowed))
                 table.append({"share": share, "how": how, "rows": count, **asdict(point)})

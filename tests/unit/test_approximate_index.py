@@ -121,6 +121,23 @@ def test_a_filter_lets_through_only_what_it_names_whichever_way_it_takes(build: 
             assert_as(found, oracle.search(queries, k, allowed))
 
 
+def test_what_a_filter_lets_through_is_remembered_while_its_rows_live_and_can_not_change(build: Build) -> None:
+    index, oracle = pair(build, shuffled(), unit(COUNT, dim=DIM))
+    queries = unit(2, seed=1, dim=DIM)
+    for first in (1000, 1001, 1002):
+        fixed = np.arange(first, 1000 + COUNT, 3, dtype=np.int64)
+        fixed.flags.writeable = False
+        for _ in range(2):
+            assert_as(index.search(queries, 10, fixed), oracle.search(queries, 10, fixed))
+        assert len(index._known) == 1  # that of the rows before went with them
+        changing = fixed.copy()
+        index.search(queries, 10, changing)
+        changing += 1
+        assert_as(index.search(queries, 10, changing), oracle.search(queries, 10, changing))
+    del fixed
+    assert index._known == {}
+
+
 @pytest.mark.parametrize("plan", ["scan", "search"])
 def test_as_many_rows_as_are_allowed_are_found_even_with_the_least_effort(build: Build, plan: str) -> None:
     """Lists and graphs lead to few of the allowed rows, where these lie elsewhere than the query."""

@@ -1,7 +1,9 @@
 """An index of any approximate kind: candidates from a structure of codes, scores from the stored vectors."""
 
+import math
 from dataclasses import dataclass
 from typing import Any
+from weakref import ReferenceType, ref
 
 import faiss
 import numpy as np
@@ -20,8 +22,8 @@ from worker.index.vector_index import (
 
 # Ids of fewer than a sixteenth of the rows are looked up one by one faster than all rows are marked.
 LOOKED_UP_SHARE = 16
-# How many more of all rows are looked at than hold enough allowed ones on average.
-SPARE = 1.5
+# Of all rows, so many are looked at that enough are allowed, by so many standard deviations of chance.
+SURE = 2.0
 
 
 @dataclass(frozen=True)
@@ -84,6 +86,7 @@ class ApproximateIndex:
         self._rows = rows
         self._order = np.argsort(rows)  # places of rows by ascending id
         self._starts = starts if len(rows) > len(stored) else None  # None: a row's place is its vector's
+        self._known: dict[int, tuple[ReferenceType[Rows], _Allowed | None]] = {}  # by the id of the filter's rows
         self.arguments = arguments
         self.plan = plan
 
@@ -141,7 +144,7 @@ class ApproximateIndex:
             As there. What is found may lack some of the most similar rows, but is never less than k for that.
         """
         check_search(queries, k, self.dim)
-        chosen = None if allowed is None else self._allowed(allowed)
+        chosen = None if allowed is None else self._known_allowed(allowed)
         k = min(k, len(self) if chosen is None else int(np.count_nonzero(chosen.is_row)))
         if k == 0 or len(queries) == 0:
             return no_neighbours(len(queries))
@@ -178,8 +181,9 @@ class ApproximateIndex:
         if chosen.count > plan.scan_share * total:
             # The nearest of all rows, of which so many are allowed by chance. Where that many are, they are the nearest
             # allowed ones, as surely as without a filter; else the allowed ones are elsewhere.
-            more = SPARE * total / chosen.count
-            effort, all_wanted = int(more * arguments.effort), int(more * wanted)
+            share = chosen.count / total
+            more = (1 + SURE * math.sqrt((1 - share) / wanted)) / share
+            effort, all_wanted = math.ceil(more * arguments.effort), math.ceil(more * wanted)
             distances, positions = self._structure.candidates(projected, all_wanted, effort)
             is_allowed = chosen.is_vector[positions]
             if np.count_nonzero(is_allowed) >= min(wanted, chosen.count):
@@ -200,6 +204,17 @@ class ApproximateIndex:
             rows = self._rows[places]
         order = np.lexsort((rows, -scores))[:k]
         return scores[order], rows[order]
+
+    def _known_allowed(self, allowed: Rows) -> _Allowed | None:
+        """Return the same as `_allowed`, remembered as long as the rows live, if they are many and can't change."""
+        key, known = id(allowed), self._known
+        remembered = known.get(key)
+        if remembered is not None and remembered[0]() is allowed:
+            return remembered[1]
+        found = self._allowed(allowed)
+        if not allowed.flags.writeable and len(allowed) * LOOKED_UP_SHARE >= len(self):
+            known[key] = ref(allowed, lambda _: known.pop(key, None)), found
+        return found
 
     def _allowed(self, allowed: Rows) -> _Allowed | None:
         """Return what a filter lets through; None where that is everything."""
