@@ -31,18 +31,15 @@ def _many(measured: Mapping[str, Any]) -> Iterator[str]:
     used, busy = sum(window["cpu_ms"].values()), sum(window["cpu_ms"].values()) * window["rate"] / 1000
     yield (
         f"- {MOST} clients: {window['rate']:.0f} searches a second cost {used:.1f} ms of CPU time each and keep "
-        f"{busy:.2f} of {CORES} cores busy, so CPU time decides. Search worker {_cpu(window, 'search'):.1f} ms "
-        "(decoding, "
-        f"network and index in it), web {_cpu(window, 'web'):.1f}, Redis {_cpu(window, 'redis'):.1f}."
+        f"{busy:.2f} of {CORES} cores busy, so CPU time decides. Search worker {_cpu(window, 'search'):.1f} ms, "
+        f"decoding, network and index in it; web {_cpu(window, 'web'):.1f}, Redis {_cpu(window, 'redis'):.1f}."
     )
     theirs = measured["rivals"].get("litserve", {}).get("clients", {}).get(MOST)
     if theirs:
         cost = sum(theirs["cpu_ms"].values())
         yield (
-            f"- LitServe spends {cost:.1f} ms on the same decoder, network and index: {used - cost:+.1f} ms is "
-            "the price of "
-            "a job that survives its worker, of the queue, and of a web tier that needs no model. The rest of "
-            "the engine's "
+            f"- LitServe spends {cost:.1f} ms on the same decoder, network and index: {used - cost:+.1f} ms is the "
+            "price of a job that survives its worker, of the queue, and of a web tier that needs no model. The engine's "
             "work is the same in both."
         )
 
@@ -55,9 +52,8 @@ def _rivals(measured: Mapping[str, Any]) -> Iterator[str]:
         if theirs and ours < TIMES_FASTER * theirs["rate"]:
             budget = CORES * 1000 / (TIMES_FASTER * theirs["rate"])
             yield (
-                f"- {TIMES_FASTER} times {name}'s {theirs['rate']:.0f} searches a second leave {budget:.1f} ms of "
-                "CPU time for "
-                f"a search on {CORES} cores; the network alone takes {engine:.1f} of it at batch 8."
+                f"- {TIMES_FASTER} times {name}'s {theirs['rate']:.0f} searches a second leave {budget:.1f} ms of CPU "
+                f"time for a search on {CORES} cores; the network alone takes {engine:.1f} of it at batch 8."
             )
 
 
@@ -67,11 +63,10 @@ def _lone(measured: Mapping[str, Any]) -> Iterator[str]:
     ours = sum(steps.get(name, 0.0) for name in ENGINE_STEPS)
     loop = sum(raw["step_ms"].get(name, 0.0) for name in ENGINE_STEPS)
     yield (
-        f"- One client waits {window['mean']:.1f} ms on average. Decoding, network and index take {ours:.1f} of "
-        "it, and "
-        f"{loop:.1f} in the raw loop, which never pauses: after some idle milliseconds caches and clock of this "
-        "machine are "
-        f"cold. {window['mean'] - ours:.1f} ms are HTTP, two queues, records and the change of threads between them. "
+        f"- One client waits {window['mean']:.1f} ms on average. Decoding, network and index take {ours:.1f} of it, "
+        f"and {loop:.1f} in the raw loop, which never pauses: after some idle milliseconds caches and clock of this "
+        f"machine are cold. {window['mean'] - ours:.1f} ms are HTTP, two queues, records and the change of threads "
+        "between them. "
         f"A forward pass alone is {measured['raw']['forward_ms']['p50']:.1f} ms."
     )
 
@@ -87,12 +82,9 @@ def _repeats(measured: Mapping[str, Any]) -> Iterator[str]:
         if known["rate"] < TIMES_REPEATED * cold:
             yield (
                 f"- Repeats of {clients} client{'s' if clients != '1' else ''}: {known['rate']:.0f} a second, "
-                f"{_cpu(known, 'web'):.1f} "
-                f"ms of web each, of which Redis takes {_cpu(known, 'redis'):.2f}. {TIMES_REPEATED} times the "
-                "cold rate would "
-                f"leave {needed:.2f} ms for all of HTTP, Flask, the photo's hash and the job's record in one "
-                "process; a cold search "
-                "that becomes faster moves this goal away."
+                f"{_cpu(known, 'web'):.1f} ms of web each, and {_cpu(known, 'redis'):.2f} of Redis. {TIMES_REPEATED} "
+                f"times the cold rate would leave {needed:.2f} ms for all of HTTP, Flask, the photo's hash and the "
+                "job's record in one process; a cold search that becomes faster moves this goal away."
             )
 
 
