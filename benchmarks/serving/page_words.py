@@ -39,8 +39,8 @@ def _many(measured: Mapping[str, Any]) -> Iterator[str]:
         cost = sum(theirs["cpu_ms"].values())
         yield (
             f"- LitServe spends {cost:.1f} ms on the same decoder, network and index: {used - cost:+.1f} ms is the "
-            "price of a job that survives its worker, of the queue, and of a web tier that needs no model. The engine's "
-            "work is the same in both."
+            "price of a job that survives its worker, of the queue, and of a web tier that needs no model. The work of "
+            "the engine is the same in both."
         )
 
 
