@@ -9,7 +9,8 @@
     │   ├── UrlRefused                url_refused
     │   ├── CallbackNotConfigured     callback_not_configured
     │   ├── PathRefused               path_refused
-    │   └── EncoderNotFound           encoder_not_found
+    │   ├── EncoderNotFound           encoder_not_found
+    │   └── IdempotencyKeyReused      idempotency_key_reused
     ├── InvalidImage              the photo can't be searched or indexed
     │   ├── EmptyImage                image_empty
     │   ├── UnsupportedImage          image_unsupported
@@ -38,6 +39,7 @@
     │   └── ReleaseNotFound           release_not_found
     ├── JobAlreadyFinished            job_already_finished
     ├── ReleaseNotFinished            release_not_finished
+    ├── IdempotencyKeyInUse           idempotency_key_in_use
     ├── Unavailable               try again later
     │   ├── RedisUnavailable          redis_unavailable
     │   └── DatabaseUnavailable       database_unavailable
@@ -128,6 +130,12 @@ class EncoderNotFound(InvalidRequest):
     """There is no such encoder on this server."""
 
     code = "encoder_not_found"
+
+
+class IdempotencyKeyReused(InvalidRequest):
+    """The idempotency key belongs to another request."""
+
+    code = "idempotency_key_reused"
 
 
 class InvalidImage(LookalikeError):
@@ -282,6 +290,12 @@ class JobAlreadyFinished(LookalikeError):
     """The job has ended and can't be cancelled."""
 
     code = "job_already_finished"
+
+
+class IdempotencyKeyInUse(LookalikeError):
+    """A request with this idempotency key is being accepted at this moment."""
+
+    code = "idempotency_key_in_use"
 
 
 class ReleaseNotFinished(LookalikeError):

@@ -159,10 +159,11 @@ class Jobs:
         parameters: Mapping[str, Any],
         result: bytes,
         *,
+        job_id: str | None = None,
         callback_url: str | None = None,
     ) -> JobRecord:
         """Write the record of a job whose result, as JSON text, was known before it was asked for."""
-        job = _new_record(None, kind, JobStatus.SUCCEEDED, parameters, callback_url)
+        job = _new_record(job_id, kind, JobStatus.SUCCEEDED, parameters, callback_url)
         fields = {**job.fields, b"finished_at": job.fields[b"created_at"], b"result": result}
         key = job_key(job.id)
         with self._redis.pipeline(transaction=True) as pipe:

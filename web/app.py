@@ -22,6 +22,7 @@ from web.documentation import component_schemas
 from web.errors import register_error_handlers, validation_response
 from web.form_parser import FormRequest
 from web.forms import FORM_OVERHEAD_BYTES, JSON_MAX_BYTES
+from web.idempotency_keys import IdempotencyKeys
 from web.imports import create_imports_api
 from web.items import create_items_api
 from web.job_ends import JobEnds
@@ -57,6 +58,7 @@ def create_services(settings: Settings) -> Services:
         results=ResultCache(redis, settings.cache_ttl_seconds, REMEMBERED_RESULTS),
         messages=TaskMessages(create_celery(settings, "web")),
         job_ends=JobEnds(connect_redis_for_listening(settings), jobs),
+        idempotency_keys=IdempotencyKeys(redis),
         waiting_places=BoundedSemaphore(settings.web_threads * 3 // 4),
     )
 

@@ -40,6 +40,7 @@ STATUSES: dict[type[LookalikeError], int] = {
     errors.NotFound: 404,
     errors.JobAlreadyFinished: 409,
     errors.ReleaseNotFinished: 409,
+    errors.IdempotencyKeyInUse: 409,
     errors.Unavailable: 503,
     errors.JobFailure: 500,
 }

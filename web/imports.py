@@ -1,15 +1,18 @@
 """POST /v1/imports: a catalogue file, uploaded or on the server already."""
 
-from typing import BinaryIO, cast
+import hashlib
+from typing import Any, BinaryIO, cast
 
 from flask import Response
 from flask_openapi import APIBlueprint, Tag
+from werkzeug.datastructures import FileStorage
 
 from shared.errors import ImportEmpty, ImportTooLarge, PathRefused
 from shared.paths import resolve_below
 from shared.schemas import ImportParameters, ImportRequest, Job, JobKind
 from web.documentation import PROBLEM_RESPONSES, multipart_or_json
 from web.forms import form_fields, is_multipart, json_body, receive_form, uploaded_files
+from web.idempotency import once
 from web.searches import check_callback
 from web.services import Services
 from web.waiting import send_job
@@ -36,26 +39,34 @@ def create_imports_api(services: Services) -> APIBlueprint:
         """202 with a job whose progress, rate and ETA `GET /v1/jobs/{id}` shows. A bad row never stops the rest;
         `GET /v1/jobs/{id}/errors` lists them.
         """
-        uploads: list[str] = []
+        upload: FileStorage | None = None
         if is_multipart():
             receive_form(services.settings.import_max_bytes, _too_large(services))
             parameters = ImportParameters.model_validate(form_fields(("columns",)))
-            check_callback(services, parameters.callback_url)
-            uploads = [_keep_upload(services)]
-            source = {"upload": uploads[0]}
+            upload = _uploaded_file(services)
         else:
             body = ImportRequest.model_validate(json_body())
             parameters = body
-            check_callback(services, parameters.callback_url)
-            source = {"path": _checked_path(services, body.path)}
-        options = parameters.model_dump(mode="json", exclude={"callback_url", "path"})
-        return enqueue_import(services, {**options, **source}, uploads, parameters.callback_url)
+            _check_path(services, body.path)
+        check_callback(services, parameters.callback_url)
+
+        def describe() -> dict[str, Any]:
+            return {**parameters.model_dump(mode="json"), "file": None if upload is None else _sha256(upload)}
+
+        def create(job_id: str) -> Response:
+            uploads = [] if upload is None else [_keep(services, upload)]
+            source = {"upload": uploads[0]} if uploads else {}
+            options = parameters.model_dump(mode="json", exclude={"callback_url"})
+            return enqueue_import(services, job_id, {**options, **source}, uploads, parameters.callback_url)
+
+        return once(services, describe, create)
 
     return api
 
 
 def enqueue_import(
     services: Services,
+    job_id: str,
     parameters: dict[str, object],
     uploads: list[str],
     callback_url: str | None = None,
@@ -64,6 +75,7 @@ def enqueue_import(
 
     Args:
         services: the parts of this web tier.
+        job_id: of the new job.
         parameters: what the job record keeps for the task.
         uploads: keys of the files that came with the request, all in one folder; they go if the job can't be sent.
         callback_url: where the finished job is posted.
@@ -73,19 +85,29 @@ def enqueue_import(
         for key in uploads[:1]:
             services.store.remove_tree(key.rpartition("/")[0])
 
-    return send_job(services, JobKind.IMPORT, parameters, callback_url=callback_url, clear=clear)
+    return send_job(services, job_id, JobKind.IMPORT, parameters, callback_url=callback_url, clear=clear)
 
 
-def _keep_upload(services: Services) -> str:
-    """Move the uploaded file to the store and return its key; its last part is the client's file name's ending."""
+def _uploaded_file(services: Services) -> FileStorage:
+    """Return the uploaded file, whose size is checked."""
     file = uploaded_files(FILE_FIELD)[0]
-    stream = cast(BinaryIO, file.stream)
-    size = stream.seek(0, 2)
-    stream.seek(0)
+    size = file.stream.seek(0, 2)
+    file.stream.seek(0)
     _check_size(services, size)
+    return file
+
+
+def _sha256(file: FileStorage) -> str:
+    digest = hashlib.file_digest(cast(BinaryIO, file.stream), "sha256").hexdigest()
+    file.stream.seek(0)
+    return digest
+
+
+def _keep(services: Services, file: FileStorage) -> str:
+    """Move an uploaded file to the store and return its key; its last part is the client's file name's ending."""
     ending = "".join(c for c in (file.filename or "").rpartition(".")[2].lower() if c.isalnum())[:8]
     key = f"{services.store.new_upload_folder()}/catalogue.{ending or 'bin'}"
-    services.store.put_stream(key, stream)
+    services.store.put_stream(key, cast(BinaryIO, file.stream))
     return key
 
 
@@ -103,7 +125,7 @@ def _too_large(services: Services) -> ImportTooLarge:
     )
 
 
-def _checked_path(services: Services, path: str) -> str:
+def _check_path(services: Services, path: str) -> None:
     root = services.settings.import_root
     if root is None:
         raise PathRefused("This server has no import root (LOOKALIKE_IMPORT_ROOT). Upload the file instead.")
@@ -115,4 +137,3 @@ def _checked_path(services: Services, path: str) -> str:
     if not is_file:
         raise PathRefused(f"There is no file {path!r} below the server's import root.")
     _check_size(services, size)
-    return path

@@ -10,6 +10,7 @@ from pydantic import Field, TypeAdapter
 from shared.catalogue_change import ItemChange
 from shared.errors import ImageNotFound, InvalidParameter, ItemNotFound
 from shared.image_header import read_header
+from shared.jobs import new_job_id
 from shared.schemas import AttributeList, Item, ItemId, ItemPage, ItemWrite, Job, Wire
 from shared.urls import check_url
 from web.documentation import PROBLEM_RESPONSES, multipart_or_json, one_of
@@ -110,7 +111,7 @@ def create_items_api(services: Services) -> APIBlueprint:
             check_url(url, allow_private=services.settings.allow_private_urls)
         if uploads or body.image_urls:
             parameters = {**body.model_dump(mode="json"), "item_id": path.item_id, "uploads": uploads}
-            return enqueue_import(services, parameters, uploads)
+            return enqueue_import(services, new_job_id(), parameters, uploads)
         return _write_now(services, path.item_id, body)
 
     @api.delete("/v1/items/<item_id>", summary="Delete an item", responses={204: None})

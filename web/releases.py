@@ -10,6 +10,7 @@ from shared.releases import Release, choose_release, encoder_folder, find_releas
 from shared.schemas import Job, JobKind, ReleaseInfo, ReleaseList, ReleaseRequest, Wire
 from web.documentation import PROBLEM_RESPONSES, json_only
 from web.forms import json_body
+from web.idempotency import once
 from web.searches import check_callback
 from web.services import Services
 from web.waiting import json_response, send_job
@@ -41,7 +42,11 @@ def create_releases_api(services: Services) -> APIBlueprint:
         if asked.encoder is not None:
             encoder_folder(services.settings.encoder_root, asked.encoder)  # refused now instead of by the worker
         parameters = asked.model_dump(mode="json", exclude={"callback_url"})
-        return send_job(services, JobKind.REINDEX, parameters, callback_url=asked.callback_url)
+        return once(
+            services,
+            lambda: asked.model_dump(mode="json"),
+            lambda job_id: send_job(services, job_id, JobKind.REINDEX, parameters, callback_url=asked.callback_url),
+        )
 
     @api.get("/v1/releases", summary="List releases", responses={200: ReleaseList})
     def list_releases() -> Response:

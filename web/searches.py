@@ -16,6 +16,7 @@ from shared.schemas import AnsweredFrom, Job, JobKind, SearchParameters, SearchR
 from shared.urls import check_url
 from web.documentation import PROBLEM_RESPONSES, multipart_or_json
 from web.forms import form_fields, is_multipart, json_body, receive_photos, uploaded_files
+from web.idempotency import once
 from web.services import Services
 from web.waiting import accepts_cached, job_response, send_job
 
@@ -51,15 +52,23 @@ def create_searches_api(services: Services) -> APIBlueprint:
         _check(services, parameters, source)
         asked = parameters.model_dump(mode="json", include={"k", "min_score", "filter", "crop"})
         job_parameters: dict[str, Any] = {**asked, "source": source, "use_caches": accepts_cached()}
-        known = _known_result(services, source, asked) if accepts_cached() else None
-        if known is None:
-            callback_url = parameters.callback_url
-            return send_job(services, JobKind.SEARCH, job_parameters, image=image, callback_url=callback_url)
-        elapsed_ms = round((time.perf_counter() - started) * 1000, 3)
-        result = json_bytes({**known, "timings_ms": {"total": elapsed_ms}})
-        return job_response(
-            services.jobs.create_succeeded(JobKind.SEARCH, job_parameters, result, callback_url=parameters.callback_url)
-        )
+        callback_url = parameters.callback_url
+
+        def create(job_id: str) -> Response:
+            known = _known_result(services, source, asked) if accepts_cached() else None
+            if known is None:
+                return send_job(
+                    services, job_id, JobKind.SEARCH, job_parameters, image=image, callback_url=callback_url
+                )
+            elapsed_ms = round((time.perf_counter() - started) * 1000, 3)
+            result = json_bytes({**known, "timings_ms": {"total": elapsed_ms}})
+            return job_response(
+                services.jobs.create_succeeded(
+                    JobKind.SEARCH, job_parameters, result, job_id=job_id, callback_url=callback_url
+                )
+            )
+
+        return once(services, lambda: {**asked, "source": source, "callback_url": callback_url}, create)
 
     return api
 

@@ -11,7 +11,6 @@ from flask import Response, request
 from redis.exceptions import RedisError
 
 from shared.job_record import JobRecord
-from shared.jobs import new_job_id
 from shared.queues import task_of
 from shared.schemas import JobKind
 from web.job_ends import Watch
@@ -82,8 +81,20 @@ def job_response(record: JobRecord) -> Response:
     return response
 
 
+def accepted_response(services: Services, record: JobRecord) -> Response:
+    """Answer with a job that was accepted: 200 if it has ended, else 202, and when to ask again."""
+    response = job_response(record)
+    if not record.status.is_final:
+        response.status_code = 202
+        response.headers["Retry-After"] = str(services.settings.retry_after_seconds)
+    elif wait := preferred_wait(services):
+        response.headers["Preference-Applied"] = f"wait={wait}"
+    return response
+
+
 def send_job(
     services: Services,
+    job_id: str,
     kind: JobKind,
     parameters: Mapping[str, Any],
     *,
@@ -95,6 +106,7 @@ def send_job(
 
     Args:
         services: the parts of this web tier.
+        job_id: of the new job; see `web.idempotency.once`.
         kind: what the job does.
         parameters: what its task needs to know.
         image: bytes of the uploaded photo.
@@ -104,7 +116,7 @@ def send_job(
     Returns:
         200 if the client asked to wait and the job has ended, else 202.
     """
-    job_id, wait = new_job_id(), preferred_wait(services)
+    wait = preferred_wait(services)
     message = services.messages.of(task_of(kind, parameters), job_id)
     with _place_to_wait(services, job_id, wait) as watch:
         try:
@@ -120,10 +132,4 @@ def send_job(
             except RedisError as error:
                 # The job is sent: a client that was told that it failed would send it again.
                 log.warning("Redis failed while a client waited for job %s: %s", job_id, error)
-    response = job_response(record)
-    if record.status.is_final:
-        response.headers["Preference-Applied"] = f"wait={wait}"
-    else:
-        response.status_code = 202
-        response.headers["Retry-After"] = str(services.settings.retry_after_seconds)
-    return response
+    return accepted_response(services, record)

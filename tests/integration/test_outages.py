@@ -17,6 +17,7 @@ from redis import Redis
 from sqlalchemy import text
 
 from shared.database import connect_database
+from shared.jobs import new_job_id
 from shared.migrations import upgrade
 from shared.schemas import JobKind
 from shared.settings import Settings
@@ -138,7 +139,7 @@ def test_who_waits_for_a_job_that_was_sent_is_told_of_it_though_redis_fails_mean
 
         def send() -> Response:
             with Flask("web").test_request_context(headers={"Prefer": "wait=2"}):
-                return send_job(services, JobKind.SEARCH, {"source": {"item_id": "a"}})
+                return send_job(services, new_job_id(), JobKind.SEARCH, {"source": {"item_id": "a"}})
 
         sending = pool.submit(send)
         wait_until(lambda: redis.zcard("lookalike:jobs:active") == 1, 20, "the job is sent")
