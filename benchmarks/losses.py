@@ -10,40 +10,35 @@ once.
 
 import argparse
 import json
-import subprocess
-import sys
 from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
-from benchmarks.report import RESULTS, heading, machine, write
+from benchmarks.report import heading, machine, write
 from training.evaluate import judge_encoder
+from training.export import main as export_command
 from training.judgement import Judgement, compare
 from training.labelled_photos import Columns, read_photos
 from training.losses import LOSSES
 from training.run_folder import RunFolder
+from training.train import main as train_command
 
 REFERENCE = "triplet-hard"
 FIGURES = ("p_at_1", "p_at_5", "p_at_10", "map_at_r")
 
-TRAINED_WITH = ("--views", "2", "--classes", "16", "--photos", "4", "--precision", "bfloat16", "--average", "0.98")
+TRAINED_WITH = ("--views=2", "--precision=bfloat16", "--average=0.98")
 
 
-def run(command: Sequence[str]) -> None:
-    """Run a module of training; its output goes where ours goes."""
-    subprocess.run([sys.executable, "-m", *command], check=True, stdout=sys.stderr)
-
-
-def train(loss: str, data: Path, label: str, epochs: int, rate: float, folder: Path, cache: Path) -> list[str]:
-    """Train with a loss and export the encoder, unless an earlier call did; return the command of the training."""
-    command = ["training.train", "--data", str(data), "--label", label, "--out", str(folder), "--cache", str(cache)]
-    command += ["--loss", loss, "--epochs", str(epochs), "--rate", str(rate), "--judge-every", str(epochs)]
-    command += TRAINED_WITH
+def train(loss: str, asked: argparse.Namespace, folder: Path) -> list[str]:
+    """Train with a loss and export the encoder, unless an earlier call did; return the arguments of the training."""
+    command = [f"--data={asked.data}", f"--label={asked.label}", f"--backbone={asked.backbone}", f"--out={folder}"]
+    command += [f"--loss={loss}", f"--epochs={asked.epochs}", f"--judge-every={asked.epochs}", f"--rate={asked.rate:g}"]
+    command += [*TRAINED_WITH, f"--threads={asked.threads}"]
     if not (folder / "encoder").exists():
-        begun = (folder / "config.json").exists()
-        run(["training.train", "--resume", str(folder), "--cache", str(cache)] if begun else command)
-        run(["training.export", str(folder)])
-    return ["python", "-m", *command]
+        begun = [f"--resume={folder}"] if (folder / "config.json").exists() else command
+        train_command.main([*begun, f"--cache={asked.cache}"], standalone_mode=False)
+        export_command.main([str(folder), f"--threads={asked.threads}"], standalone_mode=False)
+    return command
 
 
 def rows_of(judged: dict[str, Judgement], seconds: dict[str, float]) -> list[dict[str, Any]]:
@@ -64,7 +59,7 @@ def rows_of(judged: dict[str, Judgement], seconds: dict[str, float]) -> list[dic
     return sorted(rows, key=lambda row: -row["p_at_5"]["mean"])
 
 
-def page_of(rows: Sequence[dict[str, Any]], trained_by: str, queries: int) -> str:
+def page_of(rows: Sequence[dict[str, Any]], trained_by: Sequence[str], queries: int) -> str:
     """Return the page of results."""
     lines = [
         heading("Losses at one budget", "benchmarks.losses"),
@@ -82,22 +77,24 @@ def page_of(rows: Sequence[dict[str, Any]], trained_by: str, queries: int) -> st
         p_value = "" if row["loss"] == REFERENCE else f"{row['p_value']:.4f}"
         time = f"{row['cpu_seconds']} s" if row["cpu_seconds"] else ""
         lines.append(f"| {row['loss']} | {' | '.join(figures)} | {gain} | {p_value} | {time} |")
-    return "\n".join([*lines, "", "One of the trainings:", "", f"    {trained_by}", ""])
+    return "\n".join(
+        [*lines, "", "One of the trainings:", "", f"    python -m training.train {' '.join(trained_by)}", ""]
+    )
 
 
-def main() -> None:
-    """Run from the command line."""
+def main(arguments: Sequence[str] | None = None) -> None:
+    """Run from the command line; unset, the arguments are the process's."""
     parser = argparse.ArgumentParser(prog="python -m benchmarks.losses", description=__doc__)
     parser.add_argument("--data", type=Path, required=True, help="CSV file, or folder of products.csv")
     parser.add_argument("--label", default="article_type")
     parser.add_argument("--epochs", type=int, default=2)
     parser.add_argument("--rate", type=float, default=3e-4)
     parser.add_argument("--losses", nargs="+", choices=list(LOSSES), default=list(LOSSES))
-    parser.add_argument("--backbone", default="tf_efficientnet_lite0", help="what is judged untrained, too")
+    parser.add_argument("--backbone", default="tf_efficientnet_lite0", help="its own weights are judged too")
     parser.add_argument("--scratch", type=Path, default=Path("var/training/losses"), help="runs; those there go on")
     parser.add_argument("--cache", type=Path, default=Path("var/training/cache"))
     parser.add_argument("--threads", type=int, default=2)
-    asked = parser.parse_args()
+    asked = parser.parse_args(arguments)
     losses = [REFERENCE, *(name for name in asked.losses if name != REFERENCE)]
     photos = read_photos(asked.data, Columns(label=asked.label, attributes=()))
     judged: dict[str, Judgement] = {}
@@ -105,7 +102,7 @@ def main() -> None:
     trained_by: list[str] = []
     for loss in losses:
         folder = asked.scratch / loss
-        trained_by = train(loss, asked.data, asked.label, asked.epochs, asked.rate, folder, asked.cache)
+        trained_by = train(loss, asked, folder)
         seconds[loss] = sum(epoch["cpu_seconds"] for epoch in RunFolder(folder).figures())
         encoder = str(folder / "encoder")
         judged[loss] = judge_encoder(encoder, "torch", photos, "val", asked.threads, lambda *_: None)
@@ -113,9 +110,9 @@ def main() -> None:
     untrained = judge_encoder(asked.backbone, "torch", photos, "val", asked.threads, lambda *_: None)
     judged["none (ImageNet)"] = untrained
     rows = rows_of(judged, seconds)
-    write("losses", page_of(rows, " ".join(trained_by), len(judged[REFERENCE].found.queries)))
+    page = write("losses", page_of(rows, trained_by, len(judged[REFERENCE].found.queries)))
     values = {"machine": machine(), "epochs": asked.epochs, "rate": asked.rate, "rows": rows}
-    (RESULTS / "losses.json").write_text(json.dumps(values, indent=1) + "\n", encoding="utf-8")
+    page.with_suffix(".json").write_text(json.dumps(values, indent=1) + "\n", encoding="utf-8")
 
 
 if __name__ == "__main__":

@@ -1,9 +1,11 @@
+import json
 from pathlib import Path
 
 import numpy as np
 import pytest
 from rich.progress import Progress
 
+from benchmarks.losses import main as compare_losses
 from benchmarks.quality import found_by_engine, measure
 from tests.small_shop import small_backbone, write_shop
 from training.labelled_photos import Columns, read_photos
@@ -35,3 +37,19 @@ def test_the_lines_that_people_compare_are_printed(tmp_path: Path) -> None:
         assert 0 < float(lines[name]) <= 1
     loss = 100 * (float(lines["float32_p_at_5"]) - float(lines["p_at_5"]))
     assert float(lines["int8_loss_points"]) == pytest.approx(loss, abs=0.02)
+
+
+def test_losses_are_compared_at_one_budget(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    table = write_shop(tmp_path)
+    monkeypatch.setattr("benchmarks.report.RESULTS", tmp_path / "results")
+    asked = [f"--data={table}", "--backbone=small", "--epochs=1", "--threads=1", f"--cache={tmp_path}/cache"]
+    with small_backbone(tmp_path):
+        for _ in range(2):  # the second time, all is there already
+            compare_losses([*asked, f"--scratch={tmp_path}/runs", "--losses", "cross-entropy"])
+    rows = json.loads((tmp_path / "results" / "losses.json").read_text())["rows"]
+    assert {row["loss"] for row in rows} == {"triplet-hard", "cross-entropy", "none (ImageNet)"}
+    assert all(row["p_at_5"]["low"] <= row["p_at_5"]["mean"] <= row["p_at_5"]["high"] for row in rows)
+    assert [row["p_value"] for row in rows if row["loss"] == "triplet-hard"] == [1]
+    page = (tmp_path / "results" / "losses.md").read_text()
+    for row in rows:
+        assert f"| {row['loss']} | {row['p_at_1']['mean']:.4f}" in page
