@@ -11,6 +11,7 @@ from shared.catalogue import Catalogue
 from shared.catalogue_change import ImageRef, ItemChange
 from shared.errors import UnknownFilterField
 from worker.filtered_rows import KEY_ROWS, FilteredRows
+from worker.index.vector_index import Rows
 
 RED = {"colour": "red"}
 
@@ -22,8 +23,8 @@ def put(catalogue: Catalogue, *items: tuple[str, AttributeValue]) -> None:
         )
 
 
-def names(catalogue: Catalogue, rows: object) -> list[str]:
-    return sorted(row.item_id for row, _ in catalogue.hit_rows(list(rows)).values())  # type: ignore[call-overload]
+def names(catalogue: Catalogue, rows: Rows) -> list[str]:
+    return sorted(row.item_id for row, _ in catalogue.hit_rows(rows.tolist()).values())
 
 
 @contextmanager
