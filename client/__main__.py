@@ -34,11 +34,12 @@ class _ClientGroup(click.Group):
     metavar="URL",
     help="The Lookalike server.",
 )
+@click.option("--key", envvar="LOOKALIKE_KEY", show_envvar=True, metavar="KEY", help="API key, where one is needed.")
 @click.option("--json", "as_json", is_flag=True, help="Print the API's JSON instead of tables.")
 @click.pass_context
-def client(context: click.Context, server: str, as_json: bool) -> None:
+def client(context: click.Context, server: str, key: str | None, as_json: bool) -> None:
     """Search a catalogue by photo, and fill it, through the API of a Lookalike server."""
-    context.obj = Session(Api(server), as_json, console_for(), console_for(stderr=True))
+    context.obj = Session(Api(server, key), as_json, console_for(), console_for(stderr=True))
 
 
 client.add_command(import_catalogue)

@@ -28,14 +28,17 @@ ROW_ERRORS_PER_PAGE = 500
 class Api:
     """Calls one server; every failure is an ApiError."""
 
-    def __init__(self, server: str) -> None:
+    def __init__(self, server: str, key: str | None = None) -> None:
         """Remember the server; nothing is sent yet.
 
         Args:
             server: for example http://127.0.0.1:8000.
+            key: API key, where the server asks for one.
         """
         self.server = server.rstrip("/")
         self._session = requests.Session()
+        if key:
+            self._session.headers["Authorization"] = f"Bearer {key}"
         # A proxy of the environment can't reach this machine's own loopback addresses.
         self._session.trust_env = not _is_loopback(urlsplit(self.server).hostname)
 

@@ -32,11 +32,16 @@
     │   ├── DuplicateId               duplicate_id
     │   ├── ImageMissing              image_missing
     │   └── AttributeTypeMismatch     attribute_type_mismatch
+    ├── AccessDenied              the caller may not
+    │   ├── ApiKeyMissing             api_key_missing
+    │   ├── ApiKeyInvalid             api_key_invalid
+    │   └── ScopeMissing              scope_missing
     ├── NotFound
     │   ├── JobNotFound               job_not_found
     │   ├── ItemNotFound              item_not_found
     │   ├── ImageNotFound             image_not_found
-    │   └── ReleaseNotFound           release_not_found
+    │   ├── ReleaseNotFound           release_not_found
+    │   └── ApiKeyNotFound            api_key_not_found
     ├── JobAlreadyFinished            job_already_finished
     ├── ReleaseNotFinished            release_not_finished
     ├── IdempotencyKeyInUse           idempotency_key_in_use
@@ -258,6 +263,28 @@ class AttributeTypeMismatch(InvalidRow):
     code = "attribute_type_mismatch"
 
 
+class AccessDenied(LookalikeError):
+    """The caller may not do this."""
+
+
+class ApiKeyMissing(AccessDenied):
+    """An API key is needed."""
+
+    code = "api_key_missing"
+
+
+class ApiKeyInvalid(AccessDenied):
+    """The API key is not good for anything."""
+
+    code = "api_key_invalid"
+
+
+class ScopeMissing(AccessDenied):
+    """The API key is not good for this."""
+
+    code = "scope_missing"
+
+
 class NotFound(LookalikeError):
     """There is no such thing."""
 
@@ -284,6 +311,12 @@ class ReleaseNotFound(NotFound):
     """There is no such release."""
 
     code = "release_not_found"
+
+
+class ApiKeyNotFound(NotFound):
+    """There is no such API key."""
+
+    code = "api_key_not_found"
 
 
 class JobAlreadyFinished(LookalikeError):

@@ -80,6 +80,12 @@ class JobRecord:
         url = self.fields.get(b"callback_url")
         return None if url is None else url.decode()
 
+    @property
+    def owner(self) -> str | None:
+        """The id of the API key that made it; None where it was made without one."""
+        owner = self.fields.get(b"owner")
+        return None if owner is None else owner.decode()
+
     @cached_property
     def deliveries(self) -> list[dict[str, Any]]:
         """The tries of its callback."""

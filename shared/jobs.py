@@ -128,6 +128,7 @@ class Jobs:
         job_id: str | None = None,
         image: bytes | None = None,
         callback_url: str | None = None,
+        owner: str | None = None,
         message: TaskMessage | None = None,
     ) -> JobRecord:
         """Write the record of a new job, its photo and its message in one transaction: all of it, or nothing.
@@ -138,9 +139,10 @@ class Jobs:
             job_id: as `new_job_id` gives it, where the message or a waiter names it already.
             image: bytes of the uploaded photo.
             callback_url: where it is posted when it has ended.
+            owner: id of the API key that made it.
             message: of the task that begins it; without one, recovery begins it.
         """
-        job = _new_record(job_id, kind, JobStatus.QUEUED, parameters, callback_url)
+        job = _new_record(job_id, kind, JobStatus.QUEUED, parameters, callback_url, owner)
         key, lease_end = job_key(job.id), time.time() + self._settings.job_lease_seconds
         with self._redis.pipeline(transaction=True) as pipe:
             pipe.hset(key, mapping=cast("dict[Any, Any]", job.fields))
@@ -161,9 +163,10 @@ class Jobs:
         *,
         job_id: str | None = None,
         callback_url: str | None = None,
+        owner: str | None = None,
     ) -> JobRecord:
         """Write the record of a job whose result, as JSON text, was known before it was asked for."""
-        job = _new_record(job_id, kind, JobStatus.SUCCEEDED, parameters, callback_url)
+        job = _new_record(job_id, kind, JobStatus.SUCCEEDED, parameters, callback_url, owner)
         fields = {**job.fields, b"finished_at": job.fields[b"created_at"], b"result": result}
         key = job_key(job.id)
         with self._redis.pipeline(transaction=True) as pipe:
@@ -334,7 +337,12 @@ class Jobs:
 
 
 def _new_record(
-    job_id: str | None, kind: JobKind, status: JobStatus, parameters: Mapping[str, Any], callback_url: str | None
+    job_id: str | None,
+    kind: JobKind,
+    status: JobStatus,
+    parameters: Mapping[str, Any],
+    callback_url: str | None,
+    owner: str | None,
 ) -> JobRecord:
     fields = {
         b"kind": kind.value.encode(),
@@ -344,4 +352,6 @@ def _new_record(
     }
     if callback_url is not None:
         fields[b"callback_url"] = callback_url.encode()
+    if owner is not None:
+        fields[b"owner"] = owner.encode()
     return JobRecord(job_id or new_job_id(), fields)

@@ -62,6 +62,12 @@ class Settings(BaseSettings):
         description="Threads of one web process; each waiting client holds one, up to three quarters.",
     )
 
+    access: Literal["auto", "keys", "open"] = Field(
+        "auto",
+        description="Whether requests need an API key: keys always, open never, "
+        "auto unless web listens on a loopback address only.",
+    )
+
     encoder: Literal["tf_efficientnet_lite0", "resnet50", "resnet101", "efficientnet_b4", "vit_b_16"] = Field(
         "tf_efficientnet_lite0", description="Backbone that turns images into embeddings."
     )

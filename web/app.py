@@ -18,6 +18,8 @@ from shared.schemas import ImportRequest, ItemWrite, Problem, ReleaseRequest, Se
 from shared.settings import Settings, load_settings
 from shared.store import Store
 from shared.task_message import TaskMessages
+from web.access import check_that_keys_exist, guard, needs_keys
+from web.api_keys import ApiKeys
 from web.documentation import component_schemas
 from web.errors import register_error_handlers, validation_response
 from web.form_parser import FormRequest
@@ -27,6 +29,7 @@ from web.imports import create_imports_api
 from web.items import create_items_api
 from web.job_ends import JobEnds
 from web.jobs import create_jobs_api
+from web.keys_api import KeyRequest, RotateRequest, create_keys_api
 from web.metrics import SystemCollector, measure_requests
 from web.operations import create_operations_api
 from web.releases import create_releases_api
@@ -59,6 +62,7 @@ def create_services(settings: Settings) -> Services:
         messages=TaskMessages(create_celery(settings, "web")),
         job_ends=JobEnds(connect_redis_for_listening(settings), jobs),
         idempotency_keys=IdempotencyKeys(redis),
+        api_keys=ApiKeys(engine),
         waiting_places=BoundedSemaphore(settings.web_threads * 3 // 4),
     )
 
@@ -79,6 +83,7 @@ def create_app(settings: Settings | None = None) -> OpenAPI:
         validation_error_model=Problem,
         validation_error_callback=validation_response,
         doc_prefix="/docs",
+        security_schemes={"key": {"type": "http", "scheme": "bearer"}},
     )
     app.request_class = FormRequest
     app.openapi_version = "3.1.0"
@@ -87,6 +92,9 @@ def create_app(settings: Settings | None = None) -> OpenAPI:
     app.config["MAX_FORM_MEMORY_SIZE"] = FORM_OVERHEAD_BYTES
     app.json.sort_keys = False  # type: ignore[attr-defined]
     register_error_handlers(app)
+    if needs_keys(settings):
+        check_that_keys_exist(services.api_keys, settings)
+    guard(app, services.api_keys, settings)
     registry = CollectorRegistry()
     registry.register(SystemCollector(services.redis))
     measure_requests(app, registry)
@@ -96,11 +104,14 @@ def create_app(settings: Settings | None = None) -> OpenAPI:
         create_imports_api(services),
         create_items_api(services),
         create_releases_api(services),
+        create_keys_api(services),
         create_operations_api(services, registry),
     ):
         app.register_api(api)
     # Bodies that may also come as a form are not in any signature.
-    app.components_schemas.update(component_schemas(SearchRequest, ImportRequest, ItemWrite, ReleaseRequest, Problem))
+    app.components_schemas.update(
+        component_schemas(SearchRequest, ImportRequest, ItemWrite, ReleaseRequest, KeyRequest, RotateRequest, Problem)
+    )
     _add_pages(app)
     return app
 

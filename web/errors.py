@@ -37,6 +37,9 @@ STATUSES: dict[type[LookalikeError], int] = {
     errors.ImportTooLarge: 413,
     errors.ArchiveTooLarge: 413,
     errors.InvalidRow: 422,
+    errors.ApiKeyMissing: 401,
+    errors.ApiKeyInvalid: 401,
+    errors.ScopeMissing: 403,
     errors.NotFound: 404,
     errors.JobAlreadyFinished: 409,
     errors.ReleaseNotFinished: 409,
@@ -70,6 +73,8 @@ def problem_response(status: int, code: str, title: str, detail: str, **members:
     response = Response(problem.model_dump_json(exclude_none=True), status=status, content_type=PROBLEM_TYPE)
     if status == 503:
         response.headers["Retry-After"] = str(RETRY_AFTER_SECONDS)
+    if status == 401:
+        response.headers["WWW-Authenticate"] = 'Bearer realm="Lookalike"'
     response.call_on_close(partial(_discard, request.environ["wsgi.input"]))
     return response
 

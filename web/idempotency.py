@@ -15,6 +15,7 @@ from flask import Response, request
 from shared.errors import IdempotencyKeyInUse, IdempotencyKeyReused, InvalidParameter, JobNotFound, LookalikeError
 from shared.jobs import new_job_id
 from shared.result_cache import canonical
+from web.access import caller
 from web.services import Services
 from web.waiting import accepted_response, preferred_wait, wait_for_end
 
@@ -47,17 +48,18 @@ def once(services: Services, describe: Callable[[], Mapping[str, Any]], create: 
         raise InvalidParameter(f"{HEADER} must be 1 to 255 visible ASCII characters, such as a UUID.", parameter=HEADER)
     fingerprint = hashlib.sha256(canonical({"path": request.path, "asked": describe()}).encode()).hexdigest()
     claim = json.dumps([fingerprint, job_id, time.time()]).encode()
-    known = services.idempotency_keys.claim(key, claim)
+    owner = caller().owner
+    known = services.idempotency_keys.claim(owner, key, claim)
     if known is not None:
         replay = _replay(services, known, fingerprint)
         if replay is not None:
             return replay
-        if services.idempotency_keys.claim(key, claim, replaces=known) is not None:
+        if services.idempotency_keys.claim(owner, key, claim, replaces=known) is not None:
             raise _in_use()
     try:
         return create(job_id)
     except LookalikeError:  # of another failure it is not known whether the job was made: the next request will see
-        services.idempotency_keys.withdraw(key, claim)
+        services.idempotency_keys.withdraw(owner, key, claim)
         raise
 
 

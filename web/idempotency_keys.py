@@ -2,7 +2,7 @@
 
 Key (prefix `lookalike:`):
     idempotency:{digest}  string  JSON [fingerprint of the request, job id, unix time]. The digest is that of the
-                                  client's key. Expires after KEPT_SECONDS.
+                                  API key's id and the client's key. Expires after KEPT_SECONDS.
 """
 
 import hashlib
@@ -33,20 +33,21 @@ class IdempotencyKeys:
         self._claim = redis.register_script(_CLAIM)
         self._withdraw = redis.register_script(_WITHDRAW)
 
-    def claim(self, key: str, claim: bytes, replaces: bytes = b"") -> bytes | None:
+    def claim(self, owner: str | None, key: str, claim: bytes, replaces: bytes = b"") -> bytes | None:
         """Take a key for a request; returns the claim that another request has on it, None if it is taken now.
 
         Args:
+            owner: id of the API key that came with the request; each has idempotency keys of its own.
             key: the client's.
             claim: to be kept.
             replaces: a claim that has led to nothing, to be replaced.
         """
-        return cast("bytes | None", self._claim(keys=[_name(key)], args=[claim, KEPT_SECONDS, replaces]))
+        return cast("bytes | None", self._claim(keys=[_name(owner, key)], args=[claim, KEPT_SECONDS, replaces]))
 
-    def withdraw(self, key: str, claim: bytes) -> None:
+    def withdraw(self, owner: str | None, key: str, claim: bytes) -> None:
         """Free a key whose request made no job."""
-        self._withdraw(keys=[_name(key)], args=[claim])
+        self._withdraw(keys=[_name(owner, key)], args=[claim])
 
 
-def _name(key: str) -> str:
-    return PREFIX + hashlib.sha256(key.encode()).hexdigest()
+def _name(owner: str | None, key: str) -> str:
+    return PREFIX + hashlib.sha256(f"{owner or ''}:{key}".encode()).hexdigest()

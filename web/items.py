@@ -13,6 +13,7 @@ from shared.image_header import read_header
 from shared.jobs import new_job_id
 from shared.schemas import AttributeList, Item, ItemId, ItemPage, ItemWrite, Job, Wire
 from shared.urls import check_url
+from web.access import check_link
 from web.documentation import PROBLEM_RESPONSES, multipart_or_json, one_of
 from web.forms import form_fields, is_multipart, json_body, receive_photos, uploaded_files
 from web.imports import enqueue_import
@@ -126,10 +127,15 @@ def create_items_api(services: Services) -> APIBlueprint:
     @api.get("/v1/items/<item_id>/image", summary="An item's image", responses={200: {"description": "The image."}})
     def read_image(path: ItemPath, query: ImageQuery) -> Response:
         """The bytes as they were imported; the links of hits and items may be cached for good."""
-        sha256, media_type = services.catalogue.image(path.item_id, query.position)
+        try:
+            sha256, media_type = services.catalogue.image(path.item_id, query.position)
+        except ImageNotFound:
+            check_link(False)  # who has neither key nor link is not told which items there are
+            raise
         response = Response(content_type=media_type)
         response.set_etag(sha256)
         is_permanent = query.v is not None and sha256.startswith(query.v)
+        check_link(is_permanent)
         lifetime = "public, max-age=31536000, immutable" if is_permanent else "no-cache"
         response.headers["Cache-Control"] = lifetime
         response.headers["X-Content-Type-Options"] = "nosniff"

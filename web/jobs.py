@@ -5,6 +5,7 @@ from flask_openapi import APIBlueprint, Tag
 from pydantic import Field
 
 from shared.schemas import Job, RowError, RowErrorPage, Wire
+from web.access import check_visible
 from web.documentation import PROBLEM_RESPONSES
 from web.services import Services
 from web.waiting import json_response, wait_for_end
@@ -49,12 +50,13 @@ def create_jobs_api(services: Services) -> APIBlueprint:
     @api.delete("/v1/jobs/<job_id>", summary="Cancel a job", responses={200: Job})
     def cancel_job(path: JobPath) -> Response:
         """A waiting job never starts, a running import stops after the rows at hand; what was imported stays."""
+        check_visible(services.jobs.get(path.job_id))
         return json_response(services.jobs.cancel(path.job_id).to_json())
 
     @api.get("/v1/jobs/<job_id>/errors", summary="Rows that an import left out", responses={200: RowErrorPage})
     def read_errors(path: JobPath, query: ErrorsQuery) -> Response:
         """By line of the file, with the reason and the remedy."""
-        services.jobs.get(path.job_id)
+        check_visible(services.jobs.get(path.job_id))
         rows = services.catalogue.row_errors(path.job_id, query.limit, int(query.cursor or 0))
         page = RowErrorPage(
             errors=[RowError(line=row.line, item_id=row.item_id, code=row.code, detail=row.detail) for row in rows],

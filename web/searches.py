@@ -14,6 +14,7 @@ from shared.job_record import json_bytes
 from shared.result_cache import ResultCache
 from shared.schemas import AnsweredFrom, Job, JobKind, SearchParameters, SearchRequest
 from shared.urls import check_url
+from web.access import caller
 from web.documentation import PROBLEM_RESPONSES, multipart_or_json
 from web.forms import form_fields, is_multipart, json_body, receive_photos, uploaded_files
 from web.idempotency import once
@@ -64,7 +65,12 @@ def create_searches_api(services: Services) -> APIBlueprint:
             result = json_bytes({**known, "timings_ms": {"total": elapsed_ms}})
             return job_response(
                 services.jobs.create_succeeded(
-                    JobKind.SEARCH, job_parameters, result, job_id=job_id, callback_url=callback_url
+                    JobKind.SEARCH,
+                    job_parameters,
+                    result,
+                    job_id=job_id,
+                    callback_url=callback_url,
+                    owner=caller().owner,
                 )
             )
 

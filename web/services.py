@@ -12,6 +12,7 @@ from shared.result_cache import ResultCache
 from shared.settings import Settings
 from shared.store import Store
 from shared.task_message import TaskMessages
+from web.api_keys import ApiKeys
 from web.idempotency_keys import IdempotencyKeys
 from web.job_ends import JobEnds
 
@@ -30,4 +31,5 @@ class Services:
     messages: TaskMessages
     job_ends: JobEnds
     idempotency_keys: IdempotencyKeys
+    api_keys: ApiKeys
     waiting_places: BoundedSemaphore  # fewer than threads, so that those who wait never keep all others out

@@ -13,6 +13,7 @@ from redis.exceptions import RedisError
 from shared.job_record import JobRecord
 from shared.queues import task_of
 from shared.schemas import JobKind
+from web.access import caller, check_visible
 from web.job_ends import Watch
 from web.services import Services
 
@@ -59,11 +60,12 @@ def wait_for_end(services: Services, job_id: str, seconds: int) -> JobRecord:
     """Return a job when it has ended, or after some seconds; at once while all places to wait are taken.
 
     Raises:
-        JobNotFound: if there is no such job.
+        JobNotFound: if there is no such job, or it is another key's.
     """
     seconds = min(seconds, services.settings.wait_max_seconds)
     with _place_to_wait(services, job_id, seconds) as watch:
         record = services.jobs.get(job_id)
+        check_visible(record)
         if watch is None or record.status.is_final:
             return record
         return _record_at_end(services, job_id, watch, seconds)
@@ -121,7 +123,13 @@ def send_job(
     with _place_to_wait(services, job_id, wait) as watch:
         try:
             record = services.jobs.create(
-                kind, parameters, job_id=job_id, image=image, callback_url=callback_url, message=message
+                kind,
+                parameters,
+                job_id=job_id,
+                image=image,
+                callback_url=callback_url,
+                owner=caller().owner,
+                message=message,
             )
         except Exception:
             clear()

@@ -11,6 +11,7 @@ export class ApiError extends Error {
     this.detail = detail || "";
     this.code = code;
     this.isTemporary = status === 503 || status === 429;
+    this.needsKey = status === 401;
     this.isRetryable = this.isTemporary || status === 0 || status >= 500;
     this.retryAfter = Number(retryAfter) || 2;
   }
@@ -25,10 +26,17 @@ function problemFrom(status, text, retryAfter) {
   return new ApiError({ title: `The server answered ${status}`, ...body, status }, retryAfter);
 }
 
+const KEY = "lookalike-key"; // of this tab alone, and gone with it
+
+/** Keeps the API key that a person entered; the next call sends it. */
+export const rememberKey = (key) => sessionStorage.setItem(KEY, key);
+
+const keyHeaders = () => (sessionStorage.getItem(KEY) ? { Authorization: `Bearer ${sessionStorage.getItem(KEY)}` } : {});
+
 async function request(path, options = {}) {
   let response;
   try {
-    response = await fetch(path, options);
+    response = await fetch(path, { ...options, headers: { ...keyHeaders(), ...options.headers } });
   } catch (error) {
     throw error.name === "AbortError" ? error : unreachable();
   }
@@ -105,6 +113,7 @@ export function uploadImport(form, { signal, onProgress }) {
   return new Promise((resolve, reject) => {
     const upload = new XMLHttpRequest();
     upload.open("POST", "/v1/imports");
+    for (const [name, value] of Object.entries(keyHeaders())) upload.setRequestHeader(name, value);
     upload.upload.onprogress = (event) => event.lengthComputable && onProgress(event.loaded, event.total);
     upload.onerror = () => reject(unreachable());
     upload.onabort = () => reject(signal.reason);

@@ -1,6 +1,6 @@
 // Wires the parts: a source (photo, address or item) and parameters go in, a page of results comes out.
 
-import { getItem, listAttributes, listItems, search } from "./api.js";
+import { getItem, listAttributes, listItems, rememberKey, search } from "./api.js";
 import { createCrop } from "./crop.js";
 import { byId, h, showProblem } from "./dom.js";
 import { createFilters } from "./filters.js";
@@ -142,8 +142,11 @@ async function loadCatalogue() {
     byId("shelf-items").replaceChildren(...items.filter(({ images }) => images.length).map(({ id, title, images: [{ url: image }] }) =>
       h("li", {}, linkTo({ kind: "item", id, title: title || id, image }, { title: title || id }, picture(image, title || id)))));
     showProblem(byId("start-problem"), null);
+    byId("key-form").hidden = true;
   } catch (error) {
-    showProblem(byId("start-problem"), error, loadCatalogue);
+    byId("key-form").hidden = !error.needsKey;
+    showProblem(byId("start-problem"), error.needsKey && error.code === "api_key_missing" ? null : error, error.needsKey ? null : loadCatalogue);
+    if (error.needsKey) byId("key").focus();
   }
 }
 
@@ -159,6 +162,12 @@ const importer = createImporter({
 });
 createIntake((source) => go(source), importer.isOpen);
 
+byId("key-form").addEventListener("submit", async (event) => {
+  event.preventDefault();
+  rememberKey(byId("key").value.trim());
+  await loadCatalogue();
+  if (byId("key-form").hidden && visits.current()) runSearch();
+});
 byId("invite-import").addEventListener("click", importer.open);
 byId("home").addEventListener("click", (event) => {
   if (event.metaKey || event.ctrlKey || event.shiftKey) return;
