@@ -51,7 +51,7 @@ class Photos(Inputs):
 
     def varied(self, rows: np.ndarray, random: np.random.Generator) -> torch.Tensor:
         """See `Inputs.varied`."""
-        augmentation = self._augmentations[random.integers(len(self._augmentations))]
+        augmentation = self._augmentations[int(random.integers(len(self._augmentations)))]
         # One for each photo: whichever thread is first, it looks the same.
         seeds = random.integers(2**63, size=len(rows))
 
@@ -126,7 +126,7 @@ class StoredViews(Inputs):
 
     def varied(self, rows: np.ndarray, random: np.random.Generator) -> torch.Tensor:
         """See `Inputs.varied`."""
-        views = self._views[random.integers(self._kinds) :: self._kinds]
+        views = self._views[int(random.integers(self._kinds)) :: self._kinds]
         chosen = random.integers(0, len(views), len(rows))
         return self._batch(np.stack([views[view][row] for view, row in zip(chosen, self._place[rows], strict=True)]))
 

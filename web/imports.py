@@ -98,7 +98,7 @@ def _uploaded_file(services: Services) -> FileStorage:
 
 
 def _sha256(file: FileStorage) -> str:
-    digest = hashlib.file_digest(cast(BinaryIO, file.stream), "sha256").hexdigest()
+    digest = hashlib.file_digest(cast(Any, file.stream), "sha256").hexdigest()
     file.stream.seek(0)
     return digest
 
