@@ -76,7 +76,7 @@ def test_without_a_key_each_request_makes_a_job(client: Client, redis_client: Re
 
 
 @pytest.mark.parametrize("other", [{"name": "b"}, {"k": "3"}, {"filter": '{"colour": "red"}'}])
-def test_another_request_with_the_key_is_refused(client: Client, other: dict[str, str], settings: Settings) -> None:
+def test_another_request_with_the_key_is_refused(client: Client, other: dict[str, Any], settings: Settings) -> None:
     from shared.catalogue import Catalogue
     from shared.catalogue_change import ItemChange
 
