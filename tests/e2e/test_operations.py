@@ -33,6 +33,10 @@ OPERATIONS = {
     ("delete", "/v1/items/{item_id}"),
     ("get", "/v1/items/{item_id}/image"),
     ("get", "/v1/attributes"),
+    ("post", "/v1/keys"),
+    ("get", "/v1/keys"),
+    ("delete", "/v1/keys/{key_id}"),
+    ("post", "/v1/keys/{key_id}/rotate"),
     ("get", "/healthz"),
     ("get", "/readyz"),
     ("get", "/metrics"),
@@ -86,7 +90,7 @@ def test_the_document_names_every_operation_with_its_failures(document: dict[str
 def test_every_documented_route_answers_as_documented(
     stack: Stack, document: dict[str, Any], method: str, path: str
 ) -> None:
-    url = stack.base_url + path.format(job_id="unknown", item_id="nobody", release_id="nothing")
+    url = stack.base_url + path.format(job_id="unknown", item_id="nobody", release_id="nothing", key_id="0" * 12)
     body = None if method in ("get", "delete") else {"unknown": 1}
     answer = requests.request(method, url, json=body, timeout=60)
     assert answer.status_code in (200, 404, 422)
