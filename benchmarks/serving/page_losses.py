@@ -74,17 +74,15 @@ def _profile(short: str, ours: Mapping[str, Any]) -> Iterator[str]:
         yield f"No profile of {short}: {profile['unavailable']}."
         yield ""
         return
-    cpu = ours["cold"]["clients"][MOST]["cpu_ms"]
-    yield f"{short}, samples of py-spy at {MOST} clients: share of a process's samples, and that share of its CPU ms"
-    yield "per search. Waiting threads are left out; a native thread counts in the Python call that waits for it."
+    held, cpu = profile["held_ms"], profile["cpu_ms"]
+    yield f"{short}, py-spy at {MOST} clients ({profile['rate']:.0f} searches a second with it): ms of CPU time of a"
+    yield "search that hold Python's interpreter, of which each process has one, by what held it; and the rest, which"
+    yield "is native code beside it (network, decoding, index, hashing, sockets) and the change of threads."
     yield ""
-    names = dict.fromkeys(name for shares in profile["shares"].values() for name in shares)
-    rows = []
-    for name in names:
-        cells = [name]
-        for process, shares in profile["shares"].items():
-            share = shares.get(name, 0.0)
-            cells += [f"{share:.1%}", f"{share * cpu[process]:.2f}"]
-        rows.append(cells)
-    headings = [cell for process in profile["shares"] for cell in (process, "ms")]
+    names = dict.fromkeys(name for categories in held.values() for name in categories)
+    rows = [[name, *(f"{categories.get(name, 0.0):.2f}" for categories in held.values())] for name in names]
+    sums = {process: sum(categories.values()) for process, categories in held.items()}
+    rows.append(["the interpreter, all", *(f"{total:.2f}" for total in sums.values())])
+    rows.append(["beside it", *(f"{cpu[process] - total:.2f}" for process, total in sums.items())])
+    headings = list(held)
     yield from (*markdown_table(("category", *headings), rows), "")

@@ -1,4 +1,8 @@
-"""Where a process spends its time, by py-spy, as a table of categories."""
+"""What holds a process's interpreter, by py-spy, as a table of categories.
+
+Only the thread that holds Python's global lock (the GIL) is sampled: py-spy can't tell on every system which of the
+others compute, and which wait for that lock within a call into native code.
+"""
 
 import re
 import shutil
@@ -62,27 +66,27 @@ class Profiler:
             thread.start()
 
     def categories(self) -> dict[str, dict[str, float]]:
-        """Wait for the end; return for each process the share of samples by category, the largest first.
+        """Wait for the end; return for each process the seconds that each category held the lock, the longest first.
 
         Raises:
             ProfileUnavailable: if a process could not be sampled.
         """
         for thread in self._threads:
             thread.join()
-        shares = {}
+        held = {}
         for name in self._pids:
             result = self._results.get(name)
             raw = self._folder / f"{name}.txt"
             if result is None or result.returncode != 0 or not raw.is_file():
                 raise ProfileUnavailable(f"py-spy of {name}: {result.stderr.strip()[-300:] if result else 'no answer'}")
-            shares[name] = sample_shares(raw.read_text(encoding="utf-8").splitlines())
-        return shares
+            held[name] = held_seconds(raw.read_text(encoding="utf-8").splitlines())
+        return held
 
     def _record(self, name: str) -> None:
         command = ["py-spy", "record", "--format", "raw", "--output", str(self._folder / f"{name}.txt")]
         command += ["--pid", str(self._pids[name]), "--duration", str(round(self._seconds)), "--rate", str(RATE)]
         self._results[name] = subprocess.run(
-            [*command, "--subprocesses"],
+            [*command, "--subprocesses", "--gil"],
             capture_output=True,
             text=True,
             env=environment(),
@@ -91,8 +95,8 @@ class Profiler:
         )
 
 
-def sample_shares(lines: Iterable[str]) -> dict[str, float]:
-    """Return the share of samples by category, the largest first; samples of waiting threads don't count.
+def held_seconds(lines: Iterable[str]) -> dict[str, float]:
+    """Return the seconds by category, the longest first; what a thread does just before it waits doesn't count.
 
     Args:
         lines: of py-spy's raw format: frames from the outermost to the innermost, `;` between them, and a count.
@@ -102,8 +106,7 @@ def sample_shares(lines: Iterable[str]) -> dict[str, float]:
         stack, _, count = line.rpartition(" ")
         counts[category(stack.split(";"))] += int(count)
     del counts[IDLE]
-    total = sum(counts.values())
-    return {name: count / total for name, count in counts.most_common()}
+    return {name: count / RATE for name, count in counts.most_common()}
 
 
 def category(stack: list[str]) -> str:

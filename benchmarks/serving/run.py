@@ -162,10 +162,19 @@ class EncoderRun:
         try:
             profiler.start()
             plan = running.plan(self._photos, max(CLIENTS), FRESH)
-            run_load(replace(plan, seconds=seconds + 3))
-            return {"shares": profiler.categories()}
+            (window,) = run_load(replace(plan, seconds=seconds + 3, repetitions=1))["windows"]
+            searches = window["rate"] * seconds
+            held = profiler.categories()
         except ProfileUnavailable as error:
             return {"unavailable": str(error)}
+        return {
+            "held_ms": {
+                process: {name: 1000 * taken / searches for name, taken in categories.items()}
+                for process, categories in held.items()
+            },
+            "cpu_ms": {process: window["cpu_ms"][process] for process in held},
+            "rate": window["rate"],
+        }
 
 
 def _run_module(module: str, *arguments: str, stdin: str = "") -> dict[str, Any]:

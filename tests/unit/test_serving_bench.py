@@ -10,7 +10,7 @@ from benchmarks.serving.__main__ import empty
 from benchmarks.serving.figures import GOALS, Goal, all_figures
 from benchmarks.serving.http import Connection
 from benchmarks.serving.load import BOUNDARY, LoadPlan, build_request
-from benchmarks.serving.profile import category, sample_shares
+from benchmarks.serving.profile import RATE, category, held_seconds
 from benchmarks.serving.statistics import latencies, median_of, name_value_lines
 from benchmarks.serving.weights import stand_in_weights
 
@@ -144,13 +144,13 @@ def test_samples_are_named_by_the_innermost_frame_that_tells_something() -> None
     assert category(["main (unknown.py:1)"]) == "other"
 
 
-def test_waiting_threads_have_no_share_of_a_profile() -> None:
+def test_threads_that_are_about_to_wait_have_no_part_of_a_profile() -> None:
     lines = [
         "run (threading.py:1);Condition.wait (threading.py:331) 900",
         "run (threading.py:1);OpenVinoEncoder.embed (worker/encoder/openvino_encoder.py:3) 75",
         "run (threading.py:1);Mapper.load (sqlalchemy/orm/mapper.py:3) 25",
     ]
-    assert sample_shares(lines) == {"model": 0.75, "sqlalchemy": 0.25}
+    assert held_seconds(lines) == {"model": 75 / RATE, "sqlalchemy": 25 / RATE}
 
 
 def test_stand_in_weights_are_the_same_each_time_and_fit_the_encoder(tmp_path: Path) -> None:
