@@ -47,6 +47,7 @@
     ├── IdempotencyKeyInUse           idempotency_key_in_use
     ├── Unavailable               try again later
     │   ├── RedisUnavailable          redis_unavailable
+    │   ├── IndexUnavailable          index_unavailable
     │   └── DatabaseUnavailable       database_unavailable
     └── JobFailure                the job ended without an answer
         ├── ReleaseNotBuilt           release_not_built
@@ -345,6 +346,12 @@ class RedisUnavailable(Unavailable):
     """The queue is out of reach."""
 
     code = "redis_unavailable"
+
+
+class IndexUnavailable(Unavailable):
+    """The index is out of reach."""
+
+    code = "index_unavailable"
 
 
 class DatabaseUnavailable(Unavailable):

@@ -4,8 +4,10 @@ Grammar: an object's members are all required. A member is a field with a value 
 operators (`{"price": {"gte": 10, "lt": 50}}`), or `and` / `or` with a list of filters, or `not` with one.
 """
 
+import math
 from collections.abc import Callable, Mapping
-from typing import Any
+from dataclasses import dataclass
+from typing import Any, TypeAlias
 
 from sqlalchemy import ColumnElement, and_, exists, false, not_, or_, true
 
@@ -31,8 +33,47 @@ RANGES = ("gt", "gte", "lt", "lte")
 _TYPE_WORDS = {"string": "a text", "number": "a number", "boolean": "true or false"}
 
 
-def compile_filter(condition: Mapping[str, Any], types: Mapping[str, str]) -> ColumnElement[bool]:
-    """Turn a filter into a condition on ItemRow.
+@dataclass(frozen=True)
+class Comparison:
+    """A field against a value. An item without the field meets none, not even `ne`: unknown is not "other".
+
+    Attributes:
+        name: of the field.
+        operator: one of OPERATORS.
+        value: text, or number (booleans are 0 and 1), as the catalogue compares them; a list of these for `in`.
+    """
+
+    name: str
+    operator: str
+    value: Any
+
+
+@dataclass(frozen=True)
+class AllOf:
+    """Every part; met by every item where there is none."""
+
+    parts: tuple["Condition", ...]
+
+
+@dataclass(frozen=True)
+class AnyOf:
+    """One part at least."""
+
+    parts: tuple["Condition", ...]
+
+
+@dataclass(frozen=True)
+class NotMet:
+    """What does not meet the part, items without its field among them."""
+
+    part: "Condition"
+
+
+Condition: TypeAlias = Comparison | AllOf | AnyOf | NotMet
+
+
+def parse_filter(condition: Mapping[str, Any], types: Mapping[str, str]) -> Condition:
+    """Check a filter and return what it says.
 
     Args:
         condition: the client's JSON object; the empty object lets every item through.
@@ -43,32 +84,52 @@ def compile_filter(condition: Mapping[str, Any], types: Mapping[str, str]) -> Co
         UnknownFilterField: if it names a field that no item has; lists the known ones.
         FilterTypeMismatch: if a value has another type than its field.
     """
-    return _Compiler(types).compile(condition, depth=1)
+    return _Parser(types).parse(condition, depth=1)
 
 
-class _Compiler:
+def compile_filter(condition: Mapping[str, Any], types: Mapping[str, str]) -> ColumnElement[bool]:
+    """Turn a filter into a condition on ItemRow; arguments and errors are those of `parse_filter`."""
+    return _to_sql(parse_filter(condition, types), types)
+
+
+def _to_sql(condition: Condition, types: Mapping[str, str]) -> ColumnElement[bool]:
+    if isinstance(condition, AllOf):
+        return and_(true(), *(_to_sql(part, types) for part in condition.parts))
+    if isinstance(condition, AnyOf):
+        return or_(false(), *(_to_sql(part, types) for part in condition.parts))
+    if isinstance(condition, NotMet):
+        return not_(_to_sql(condition.part, types))
+    column = ItemAttributeRow.text_value if types[condition.name] == "string" else ItemAttributeRow.number_value
+    return exists().where(
+        ItemAttributeRow.item_id == ItemRow.id,
+        ItemAttributeRow.name == condition.name,
+        OPERATORS[condition.operator](column, condition.value),
+    )
+
+
+class _Parser:
     def __init__(self, types: Mapping[str, str]) -> None:
         self._types = types
         self._conditions = 0
 
-    def compile(self, condition: Any, depth: int) -> ColumnElement[bool]:
+    def parse(self, condition: Any, depth: int) -> Condition:
         if not isinstance(condition, Mapping):
             raise InvalidFilter(f'A filter is an object such as {{"colour": "red"}}, not {condition!r}.')
         if depth > MAX_DEPTH:
             raise InvalidFilter(f"A filter may be nested {MAX_DEPTH} deep at most.")
-        return and_(true(), *(self._member(name, value, depth) for name, value in condition.items()))
+        return AllOf(tuple(self._member(name, value, depth) for name, value in condition.items()))
 
-    def _member(self, name: str, value: Any, depth: int) -> ColumnElement[bool]:
+    def _member(self, name: str, value: Any, depth: int) -> Condition:
         if name == "not":
-            return not_(self.compile(value, depth + 1))
+            return NotMet(self.parse(value, depth + 1))
         if name in FILTER_WORDS:
             if not isinstance(value, list) or not value:
                 raise InvalidFilter(f"{name!r} takes a list of at least one filter.")
-            parts = [self.compile(part, depth + 1) for part in value]
-            return and_(*parts) if name == "and" else or_(false(), *parts)
+            parts = tuple(self.parse(part, depth + 1) for part in value)
+            return AllOf(parts) if name == "and" else AnyOf(parts)
         return self._field(name, value)
 
-    def _field(self, name: str, value: Any) -> ColumnElement[bool]:
+    def _field(self, name: str, value: Any) -> Condition:
         if name not in self._types:
             known = sorted(self._types)
             raise UnknownFilterField(
@@ -79,9 +140,9 @@ class _Compiler:
         operators = value if isinstance(value, Mapping) else {"eq": value}
         if not operators:
             raise InvalidFilter(f"{name!r} has no operator; use one of {', '.join(OPERATORS)}.")
-        return and_(*(self._comparison(name, operator, operand) for operator, operand in operators.items()))
+        return AllOf(tuple(self._comparison(name, operator, operand) for operator, operand in operators.items()))
 
-    def _comparison(self, name: str, operator: str, operand: Any) -> ColumnElement[bool]:
+    def _comparison(self, name: str, operator: str, operand: Any) -> Comparison:
         self._conditions += 1
         if self._conditions > MAX_CONDITIONS:
             raise InvalidFilter(f"A filter may have {MAX_CONDITIONS} conditions at most.")
@@ -92,18 +153,10 @@ class _Compiler:
         if operator == "in":
             if not isinstance(operand, list) or not 1 <= len(operand) <= MAX_VALUES:
                 raise InvalidFilter(f"'in' of {name!r} takes a list of 1 to {MAX_VALUES} values.")
-            value: Any = [self._checked(name, entry) for entry in operand]
-        else:
-            value = self._checked(name, operand)
-        column = ItemAttributeRow.text_value if self._types[name] == "string" else ItemAttributeRow.number_value
-        # An item without the field meets no comparison, not even `ne`: unknown is not "other".
-        return exists().where(
-            ItemAttributeRow.item_id == ItemRow.id,
-            ItemAttributeRow.name == name,
-            OPERATORS[operator](column, value),
-        )
+            return Comparison(name, operator, [self._checked(name, entry) for entry in operand])
+        return Comparison(name, operator, self._checked(name, operand))
 
-    def _checked(self, name: str, value: Any) -> Any:
+    def _checked(self, name: str, value: Any) -> str | float:
         type_ = self._types[name]
         is_number = isinstance(value, int | float) and not isinstance(value, bool)
         fits = {"string": isinstance(value, str), "number": is_number, "boolean": isinstance(value, bool)}[type_]
@@ -118,6 +171,9 @@ class _Compiler:
                 raise InvalidFilter(f"The value of {name!r} holds NUL, which no text of the catalogue does.")
             return compared_text(value)
         try:
-            return float(value)
+            number = float(value)
         except OverflowError:
-            raise InvalidFilter(f"The value of {name!r} is too large for a number.") from None
+            number = math.inf
+        if not math.isfinite(number):  # JSON's 1e999; nor has the catalogue any
+            raise InvalidFilter(f"The value of {name!r} is too large for a number.")
+        return number

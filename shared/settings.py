@@ -83,6 +83,14 @@ class Settings(BaseSettings):
         Path("var/encoders"),
         description="Local folder of compiled encoders and index snapshots; may be deleted at any time.",
     )
+    index_url: str | None = Field(
+        None,
+        pattern=r"^(https?://.+|[^:]+\.db)$",
+        description="Milvus for the index: http://host:19530, or a local file .db; unset: FAISS in the worker.",
+    )
+    index_token: SecretStr | None = Field(
+        None, description="What Milvus asks for, user:password or an API key; unset: nothing."
+    )
     index_kept_snapshots: int = Field(
         2, ge=1, le=100, description="How many builds of an index stay on a worker's disk, the present one included."
     )
@@ -178,6 +186,7 @@ def load_settings() -> Settings:
         for problem in error.errors():
             field = str(problem["loc"][0])
             name = field if field.isupper() else variable_name(field)
-            value = "(hidden)" if "secret" in field.lower() else repr(_without_password(problem.get("input")))
+            is_secret = re.search("secret|token", field.lower())
+            value = "(hidden)" if is_secret else repr(_without_password(problem.get("input")))
             lines.append(f"  {name} = {value}: {problem['msg'].removeprefix('Value error, ')}")
         raise InvalidSettings("These settings can't be used:\n" + "\n".join(lines)) from None

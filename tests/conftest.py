@@ -5,8 +5,10 @@ import subprocess
 import sys
 import uuid
 from collections.abc import Callable, Iterator
+from contextlib import contextmanager
 from pathlib import Path
 from threading import enumerate as enumerate_threads
+from typing import TYPE_CHECKING
 
 import psycopg
 import pytest
@@ -21,6 +23,9 @@ from shared.migrations import upgrade
 from shared.settings import Settings
 from tests.servers import RedisProcess, postgres_programs, running_postgres, running_redis
 from tests.stack import Stack, running_stack
+
+if TYPE_CHECKING:
+    from worker.milvus.connection import MilvusConnection
 
 ROOT = Path(__file__).parent.parent
 CHROMIUM = Path("/usr/bin/chromium")
@@ -86,11 +91,11 @@ def postgres_url() -> Iterator[str]:
         yield url
 
 
-@pytest.fixture(params=["sqlite", "postgresql"])
-def database_url(request: pytest.FixtureRequest, tmp_path: Path) -> Iterator[str]:
-    """An empty database, on each kind that Lookalike supports."""
-    if request.param == "sqlite":
-        yield f"sqlite:///{tmp_path}/lookalike.sqlite3"
+@contextmanager
+def empty_database(kind: str, request: pytest.FixtureRequest, folder: Path) -> Iterator[str]:
+    """Make an empty database, "sqlite" or "postgresql", and yield its URL."""
+    if kind == "sqlite":
+        yield f"sqlite:///{folder}/lookalike.sqlite3"
         return
     server = request.getfixturevalue("postgres_url")
     name = f"test_{uuid.uuid4().hex}"
@@ -99,6 +104,13 @@ def database_url(request: pytest.FixtureRequest, tmp_path: Path) -> Iterator[str
     yield server.rpartition("/")[0] + f"/{name}"
     with psycopg.connect(server, autocommit=True) as connection:
         connection.execute(f"DROP DATABASE {name} WITH (FORCE)")
+
+
+@pytest.fixture(params=["sqlite", "postgresql"])
+def database_url(request: pytest.FixtureRequest, tmp_path: Path) -> Iterator[str]:
+    """An empty database, on each kind that Lookalike supports."""
+    with empty_database(request.param, request, tmp_path) as url:
+        yield url
 
 
 @pytest.fixture
@@ -113,6 +125,16 @@ def engine(database_url: str) -> Iterator[Engine]:
 @pytest.fixture
 def catalogue(engine: Engine) -> Catalogue:
     return Catalogue(engine)
+
+
+@pytest.fixture(scope="session")
+def milvus(tmp_path_factory: pytest.TempPathFactory) -> Iterator["MilvusConnection"]:
+    """Milvus in a file, for tests that each have a collection of their own."""
+    from worker.milvus.connection import MilvusConnection
+
+    connection = MilvusConnection(str(tmp_path_factory.mktemp("milvus") / "milvus.db"))
+    yield connection
+    connection.close()
 
 
 @pytest.fixture

@@ -23,6 +23,7 @@ from shared.store import Store
 from worker.encoder import Encoder
 from worker.engine import Engine
 from worker.index.flat_index import FlatIndex
+from worker.item_index import ItemIndex
 from worker.live_index import LiveIndex
 
 SECONDS = 30
@@ -68,11 +69,12 @@ class Bench:
         with self.catalogue.change() as change:
             for name, colour in COLOURS.items():
                 vector = np.array(colour, dtype="<f4") / np.linalg.norm(colour).astype("<f4")
-                change.add_embeddings(self.encoder.id, {name * 8: vector.astype("<f4").tobytes()})
-                change.put([ItemChange(name, name.title(), {}, [ImageRef(name * 8, "image/png")])])
+                digest = sha256(name.encode()).hexdigest()
+                change.add_embeddings(self.encoder.id, {digest: vector.astype("<f4").tobytes()})
+                change.put([ItemChange(name, name.title(), {}, [ImageRef(digest, "image/png")])])
         self.engine = self.new_engine()
 
-    def new_engine(self, min_cosine: float = 1.0) -> Engine:
+    def new_engine(self, min_cosine: float = 1.0, live_index: ItemIndex[Any] | None = None) -> Engine:
         return Engine(
             settings=self.settings,
             redis=self.redis,
@@ -80,7 +82,7 @@ class Bench:
             store=Store(self.settings.store_url),
             release=Release("colour.flat", "colour", {"similar": {"min_cosine": min_cosine}}),
             encoder=self.encoder,
-            live_index=LiveIndex(self.catalogue, FlatIndex(3), self.encoder.id),
+            live_index=LiveIndex(self.catalogue, FlatIndex(3), self.encoder.id) if live_index is None else live_index,
             fetch=lambda url, max_bytes: b"",
         )
 

@@ -15,6 +15,7 @@ from celery.signals import setup_logging, worker_init, worker_ready, worker_shut
 from redis.exceptions import RedisError
 from sqlalchemy.exc import SQLAlchemyError
 
+from shared.errors import IndexUnavailable
 from shared.queues import SEARCH, TaskSender, create_celery
 from shared.settings import Settings, load_settings
 from shared.worker_presence import PRESENCE_SECONDS, announce_worker, withdraw_worker
@@ -100,7 +101,7 @@ def _connect_signals(services: Services, settings: Settings) -> None:
         try:
             services.load_engine()
         except Exception as error:  # Celery would log it, and go on without an engine
-            if not isinstance(error, (EncoderUnavailable, SQLAlchemyError, OSError)):
+            if not isinstance(error, (EncoderUnavailable, IndexUnavailable, SQLAlchemyError, OSError)):
                 log.exception("The engine could not be loaded")
             raise SystemExit(f"This search worker can't answer: {error}") from error
 

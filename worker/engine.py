@@ -20,9 +20,8 @@ from shared.store import Store
 from worker.embedder import Embedder, StillWanted
 from worker.embedding_cache import embedding_key, from_bytes, to_bytes
 from worker.encoder import Encoder
-from worker.filtered_rows import FilteredRows
 from worker.index.vector_index import Vectors
-from worker.live_index import LiveIndex
+from worker.item_index import ItemIndex
 from worker.similar_cache import SimilarCache
 from worker.steps import Steps
 
@@ -60,7 +59,7 @@ class Engine:
         store: Store,
         release: Release,
         encoder: Encoder,
-        live_index: LiveIndex,
+        live_index: ItemIndex[Any],
         fetch: Callable[[str, int], bytes],
     ) -> None:
         """Args:
@@ -80,7 +79,6 @@ class Engine:
         self._redis = redis
         self._results = ResultCache(redis, settings.cache_ttl_seconds)
         self._catalogue = catalogue
-        self._filtered = FilteredRows(catalogue)
         self._store = store
         self.embedder = Embedder(encoder, settings)
         wanted = settings.similar_min_cosine
@@ -130,7 +128,7 @@ class Engine:
             text = _from_cache(similar, AnsweredFrom.SIMILAR_RESULT_CACHE, steps)
             return Answer(text, self._entries(result_key, text, photo_key, query))
 
-        hits, reason = self._find(query, asked, version, steps)
+        hits, reason = self._find(query, asked, steps)
         result = {
             "hits": hits,
             "release": self.release.id,
@@ -186,17 +184,15 @@ class Engine:
         return Query(stacked.astype(np.float32), AnsweredFrom.ENGINE, item_id)
 
     def _find(
-        self, query: Query, asked: Mapping[str, Any], version: int, steps: Steps, again: bool = True
+        self, query: Query, asked: Mapping[str, Any], steps: Steps, again: bool = True
     ) -> tuple[list[dict[str, Any]], str | None]:
         """Return the hits as JSON values, or no hits and the reason."""
-        if len(self.live_index) == 0:
-            return [], "catalogue_empty"
-        allowed = self._filtered.get(asked["filter"], version) if asked["filter"] else None
-        if allowed is not None and len(allowed) == 0:
-            return [], "no_item_matches_filter"
+        allowed = self.live_index.allowed(asked["filter"])
         nearest = self.live_index.nearest_items(query.embeddings, asked["k"], allowed, query.item_id)
         steps.lap("search")
         if not nearest:
+            if len(self.live_index) == 0:
+                return [], "catalogue_empty"
             return [], "no_similar_item" if allowed is None else "no_item_matches_filter"
         min_score = asked["min_score"]
         kept = nearest if min_score is None else [(row, score) for row, score in nearest if score >= min_score]
@@ -205,7 +201,8 @@ class Engine:
         told = self.live_index.hits([row for row, _ in kept])
         if again and len(told) < len(kept):
             # An image was replaced, or its item deleted, since the refresh: what is there instead is found as well.
-            return self._find(query, asked, self.live_index.refresh(), steps, again=False)
+            self.live_index.refresh()
+            return self._find(query, asked, steps, again=False)
         hits: list[dict[str, Any]] = []
         for row, score in kept:
             if row in told:  # an item may be deleted between search and reading

@@ -1,5 +1,6 @@
 """The index rows that a filter lets through, read from the database once for each state of the catalogue."""
 
+from collections.abc import Mapping
 from threading import Lock
 from typing import Any
 
@@ -27,7 +28,7 @@ class FilteredRows:
         self._known: LRUCache[tuple[int, str], Rows] = LRUCache(max_rows, getsizeof=lambda rows: len(rows) + KEY_ROWS)
         self._lock = Lock()
 
-    def get(self, condition: dict[str, Any], version: int) -> Rows:
+    def get(self, condition: Mapping[str, Any], version: int) -> Rows:
         """Return the rows of all items that meet a filter, int64 (n,); not to be modified, which numpy refuses.
 
         Args:

@@ -3,11 +3,13 @@
 import logging
 import time
 from collections.abc import Iterable, Mapping, Sequence
-from itertools import chain, islice
+from itertools import islice
+from typing import Any
 
 import numpy as np
 
 from shared.catalogue import Catalogue, IndexedItem
+from worker.filtered_rows import FilteredRows
 from worker.hit_cache import Hit, HitCache
 from worker.index import VectorIndex
 from worker.index.flat_index import FlatIndex
@@ -17,6 +19,7 @@ from worker.index.snapshot import Snapshots
 from worker.index.vector_index import Rows, Vectors, check_vectors
 from worker.index_keeper import IndexKeeper, Restored
 from worker.indexed_images import IndexedImages
+from worker.item_index import Candidate, best_items
 from worker.shared_call import SharedCall
 
 log = logging.getLogger(__name__)
@@ -48,6 +51,7 @@ class LiveIndex:
         self._index = SegmentedIndex(FlatIndex(index.dim), index)
         self._searches = SharedSearches(self._index)
         self._hits = HitCache(catalogue.hit_rows)
+        self._filtered = FilteredRows(catalogue)
         self._keeper: IndexKeeper | None = None
         if snapshots is not None:
             self._keeper = IndexKeeper(self._index, self._images, snapshots)
@@ -73,6 +77,10 @@ class LiveIndex:
         Threads that call it at the same time share one reading, which begins after each of them has called.
         """
         return self._shared_refresh()
+
+    def follow(self) -> int:
+        """The same: what a search would apply is applied before it comes; see ItemIndex.follow."""
+        return self.refresh()
 
     def _refresh(self) -> int:
         state = self._images.state()
@@ -173,43 +181,30 @@ class LiveIndex:
                 del self._rows_of[item_id]
 
     def hits(self, rows: Sequence[int]) -> dict[int, Hit]:
-        """Return what a result tells of each index row, with the link of its image; gone rows are left out.
-
-        It tells what was committed before the last refresh, or later. Not to be modified.
-        """
+        """Return what a result tells of each index row; see ItemIndex.hits."""
         return self._hits.get(rows)
+
+    def allowed(self, condition: Mapping[str, Any] | None) -> Rows | None:
+        """Return the rows that a filter lets through, int64 (n,), not to be modified; see ItemIndex.allowed."""
+        return self._filtered.get(condition, self._seq) if condition else None
 
     def nearest_items(
         self, queries: Vectors, k: int, allowed: Rows | None = None, without: str | None = None
     ) -> list[tuple[int, float]]:
-        """Find the items most similar to any of the queries, each by its best image.
+        """Find the items most similar to any of the queries; see ItemIndex.nearest_items."""
+        again = SEARCHES - 1
 
-        Args:
-            queries: float32 (n, dim), rows of L2 norm 1: several images of one thing.
-            k: wanted items, >= 1.
-            allowed: rows that a filter lets through; None means all.
-            without: an item to leave out.
-
-        Returns:
-            At most k pairs of an index row and its score, by descending score, ties by row.
-        """
-        wanted = k + (without is not None)
-        depth, again = wanted * 2, SEARCHES - 1
-        while True:
-            neighbours = self._searches.search(queries, depth, allowed)
-            items = [[self._item_of.get(row) for row in rows] for rows in neighbours.rows.tolist()]
-            if again and any(None in found for found in items):
+        def search(depth: int) -> list[list[Candidate]]:
+            nonlocal again
+            while True:
+                neighbours = self._searches.search(queries, depth, allowed)
+                pairs = zip(neighbours.rows.tolist(), neighbours.scores.tolist(), strict=True)
+                found = [
+                    [(row, score, self._item_of.get(row)) for row, score in zip(rows, scores, strict=True)]
+                    for rows, scores in pairs
+                ]
+                if not again or all(item_id is not None for each in found for _, _, item_id in each):
+                    return found
                 again -= 1  # a row was removed meanwhile: its item may have another one now
-                continue
-            # A query that saw fewer items may hide better ones than those that another query saw.
-            fewest = min((len(set(found) - {None}) for found in items), default=0)
-            if fewest >= wanted or neighbours.rows.shape[1] < depth:
-                break
-            depth *= 4  # many images belong to the same few items: look further
-        best: dict[str, tuple[int, float]] = {}
-        hits = zip(neighbours.rows.ravel().tolist(), neighbours.scores.ravel().tolist(), strict=True)
-        for item_id, hit in zip(chain.from_iterable(items), hits, strict=True):
-            if item_id is not None and (item_id not in best or hit[1] > best[item_id][1]):
-                best[item_id] = hit
-        best.pop(without or "", None)
-        return sorted(best.values(), key=lambda hit: (-hit[1], hit[0]))[:k]
+
+        return best_items(search, k, without)

@@ -12,10 +12,12 @@ from typing import TYPE_CHECKING, Any
 from weakref import ReferenceType, ref
 
 from redis import Redis
+from redis.exceptions import RedisError
 from sqlalchemy.exc import SQLAlchemyError
 
 from shared.catalogue import Catalogue
 from shared.database import connect_database
+from shared.errors import IndexUnavailable
 from shared.jobs import Jobs
 from shared.redis_client import connect_redis
 from shared.settings import Settings
@@ -29,6 +31,7 @@ if TYPE_CHECKING:
     from shared.releases import Release
     from worker.engine import Engine
     from worker.imports.intake import Intake
+    from worker.milvus.connection import MilvusConnection
 
 log = logging.getLogger(__name__)
 
@@ -100,6 +103,13 @@ class Services:
         """The active release and its encoder."""
         return ActiveRelease(self.catalogue, self.store, self.settings)
 
+    @cached_property
+    def milvus(self) -> "MilvusConnection | None":
+        """The connection to Milvus, where the settings name one. Only search workers ask for it."""
+        from worker.item_indexes import connect_milvus
+
+        return connect_milvus(self.settings)
+
     @property
     def intake(self) -> "Intake":
         """Takes in photos for the active release; all threads share one, and so keep within its bounds together.
@@ -129,6 +139,7 @@ class Services:
 
         Raises:
             EncoderUnavailable: if the encoder can't be had; the message tells the remedy.
+            IndexUnavailable: if the index is in Milvus, and that can't be reached.
             SQLAlchemyError: if the catalogue can't be read.
         """
         release = self.active.current()
@@ -159,8 +170,8 @@ class Services:
                     present = None if self._engine is None else ref(self._engine)
                     if self.load_engine():
                         replaced = present
-                    self.engine.live_index.refresh()
-                except SQLAlchemyError as error:
+                    self.engine.live_index.follow()
+                except (SQLAlchemyError, IndexUnavailable, RedisError) as error:
                     log.warning("The index can't follow the catalogue: %s", error)
                 except (EncoderUnavailable, OSError) as error:
                     pause = RETRY_SECONDS
@@ -173,18 +184,19 @@ class Services:
         thread.start()
         return thread
 
+    def _follow_present(self) -> None:
+        if self._engine is not None:
+            self._engine.live_index.follow()
+
     def _create_engine(self, release: "Release") -> "Engine":
         from worker.engine import Engine
-        from worker.index.flat_index import FlatIndex
-        from worker.live_index import LiveIndex
-        from worker.releases.indexes import local_snapshots
-        from worker.releases.release import recipe_of
+        from worker.item_indexes import open_index
 
         encoder = self.active.encoder(release)
-        snapshots = local_snapshots(self.settings, encoder.id, encoder.dim, recipe_of(release))
-        live_index = LiveIndex(self.catalogue, FlatIndex(encoder.dim), encoder.id, snapshots)
-        live_index.refresh()
-        log.info("Serving release %s with %d images", release.id, len(live_index))
+        index = open_index(
+            self.settings, self.catalogue, self.redis, self.milvus, release, encoder, self._follow_present
+        )
+        log.info("Serving release %s with %d images", release.id, len(index))
         return Engine(
             settings=self.settings,
             redis=self.redis,
@@ -192,6 +204,6 @@ class Services:
             store=self.store,
             release=release,
             encoder=encoder,
-            live_index=live_index,
+            live_index=index,
             fetch=self.fetcher.get,
         )

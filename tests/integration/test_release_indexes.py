@@ -111,3 +111,11 @@ def test_the_command_takes_a_recall_target_and_stays_exact_while_the_catalogue_i
         assert "--recall-target" in refused.stderr
     finally:
         shop.catalogue.engine.dispose()
+
+
+def test_an_index_in_milvus_is_not_built_here(catalogue: Catalogue, settings: Settings) -> None:
+    fill(catalogue)
+    made = release(IndexRecipe(0.9))
+    index = build_index(catalogue, settings.model_copy(update={"index_url": "http://milvus:19530"}), made, DIM)
+    assert index == {"kind": "milvus", "recipe": recipe_of(made).to_dict()}
+    assert not (settings.encoder_cache_path / "indexes").exists()

@@ -7,35 +7,19 @@ of rows whose scores are tied. Scores are of half precision.
 from collections.abc import Callable
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import replace
+from functools import partial
 from pathlib import Path
 
 import numpy as np
 import pytest
 
+from tests.faiss_kinds import COUNT, DIM, FACTORIES, PLANS, THOROUGH, fill, train
 from tests.unit.test_flat_index import BruteForce, ids, unit
 from worker.index import Neighbours
 from worker.index.approximate_index import ApproximateIndex
-from worker.index.arguments import BuildArguments, FilterPlan, QueryArguments
-from worker.index.half_vectors import HalfVectors
+from worker.index.arguments import BuildArguments, QueryArguments
 from worker.index.structure import Structure
 from worker.index.vector_index import Rows, Vectors
-
-DIM, COUNT = 32, 400
-FACTORIES = {
-    "hnsw": "HNSW8",
-    "hnsw of codes": "PCA16,HNSW8_SQ8",
-    "ivf-flat": "IVF4,Flat",
-    "ivf-sq": "PCA16,IVF4,SQ8",
-    "ivf-pq": "IVF4,PQ8x4",
-    "opq-ivf-pq": "PCA16,OPQ4,IVF4,PQ4x4",
-    "opq-ivf-pq, fast scan": "OPQ8,IVF4,PQ8x4fs",
-}
-THOROUGH = QueryArguments(effort=COUNT, rerank=COUNT)
-PLANS = {
-    "exact": FilterPlan(exact_rows=COUNT, rerank=COUNT),
-    "scan": FilterPlan(exact_rows=0, scan_share=1.0, rerank=COUNT),
-    "search": FilterPlan(exact_rows=0, scan_share=0.0, rerank=COUNT),
-}
 
 Build = Callable[..., ApproximateIndex]
 
@@ -45,23 +29,13 @@ def trained(request: pytest.FixtureRequest, tmp_path_factory: pytest.TempPathFac
     """A structure that has learned its codes and lists, and holds nothing yet."""
     factory = FACTORIES[request.param]
     path = tmp_path_factory.mktemp("trained") / "structure"
-    Structure.trained(BuildArguments(factory), unit(2000, seed=99, dim=DIM)).save(path)
+    train(factory, path)
     return path, factory
 
 
 @pytest.fixture
 def build(trained: tuple[Path, str], tmp_path: Path) -> Build:
-    def build(rows: Rows, vectors: Vectors, starts: Rows | None = None) -> ApproximateIndex:
-        """Fill a structure of the kind, save it, and open it as a worker does."""
-        structure = Structure.opened(*trained)
-        structure.add([vectors[: len(vectors) // 2], vectors[len(vectors) // 2 :]])
-        structure.save(tmp_path / "structure")
-        np.save(tmp_path / "vectors.npy", vectors.astype(np.float16))
-        stored = HalfVectors.mapped(tmp_path / "vectors.npy")
-        mapped = Structure.mapped(tmp_path / "structure", trained[1])
-        return ApproximateIndex(mapped, stored, rows, THOROUGH, PLANS["scan"], starts)
-
-    return build
+    return partial(fill, trained, tmp_path)
 
 
 def pair(build: Build, rows: Rows, vectors: Vectors) -> tuple[ApproximateIndex, BruteForce]:

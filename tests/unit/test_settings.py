@@ -116,6 +116,19 @@ def test_the_password_of_a_bad_address_is_never_shown(
     assert "hunter2" not in str(refusal.value)
 
 
+@pytest.mark.parametrize("url", ["http://host:19530", "https://host/shop", "var/milvus.db", "/data/milvus.db"])
+def test_an_index_may_be_in_a_server_or_a_file_of_milvus(monkeypatch: pytest.MonkeyPatch, url: str) -> None:
+    monkeypatch.setenv("LOOKALIKE_INDEX_URL", url)
+    assert load_settings().index_url == url
+
+
+@pytest.mark.parametrize("url", ["host:19530", "ftp://host/a.db", "milvus.sqlite", "http://"])
+def test_what_is_neither_is_refused(monkeypatch: pytest.MonkeyPatch, url: str) -> None:
+    monkeypatch.setenv("LOOKALIKE_INDEX_URL", url)
+    with pytest.raises(InvalidSettings, match="LOOKALIKE_INDEX_URL"):
+        load_settings()
+
+
 def test_settings_are_frozen() -> None:
     settings = load_settings()
     with pytest.raises(ValidationError):
@@ -145,7 +158,7 @@ def test_each_secret_has_a_name_and_a_type_that_hide_it(name: str, field: FieldI
 def test_each_variable_name_sets_its_field(monkeypatch: pytest.MonkeyPatch) -> None:
     for name, field in Settings.model_fields.items():
         with monkeypatch.context() as context:
-            unset = "1" if float in get_args(field.annotation) else "a/path"
+            unset = "1" if float in get_args(field.annotation) else "a/path.db"
             value = SECRET if "secret" in name else str(unset if field.default is None else field.default)
             context.setenv(variable_name(name), value)
             assert load_settings().model_fields_set == {name}

@@ -30,7 +30,7 @@ def local_snapshots(settings: Settings, encoder_id: str, dim: int, recipe: Index
 
 
 def build_index(catalogue: Catalogue, settings: Settings, release: Release, dim: int) -> dict[str, Any]:
-    """Build the index of a release from stored embeddings, unless it is exact; no image is read.
+    """Build the index of a release from stored embeddings, unless it is exact or in Milvus; no image is read.
 
     Returns:
         What the release's manifest tells of its index, as JSON values.
@@ -40,6 +40,8 @@ def build_index(catalogue: Catalogue, settings: Settings, release: Release, dim:
         OSError: if a file can't be written.
     """
     recipe = recipe_of(release)
+    if settings.index_url is not None:  # a search worker fills a collection in Milvus before it serves the release
+        return {"kind": "milvus", "recipe": recipe.to_dict()}
     if recipe.is_exact:
         return {"kind": "flat"}
     snapshots = local_snapshots(settings, release.encoder_id, dim, recipe)
