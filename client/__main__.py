@@ -1,10 +1,11 @@
-"""`python -m client`: import a catalogue, search with a photo, watch or cancel a job."""
+"""`python -m client`: import a catalogue, search with a photo or with many items, watch or cancel a job."""
 
 from typing import Any
 
 import click
 
 from client.api import Api
+from client.commands.batches import results, search_batch
 from client.commands.imports import import_catalogue
 from client.commands.jobs import cancel, status, watch
 from client.commands.searches import search
@@ -44,6 +45,8 @@ def client(context: click.Context, server: str, key: str | None, as_json: bool) 
 
 client.add_command(import_catalogue)
 client.add_command(search)
+client.add_command(search_batch)
+client.add_command(results)
 client.add_command(watch)
 client.add_command(cancel)
 client.add_command(status)

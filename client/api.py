@@ -5,13 +5,13 @@ import json
 import time
 from collections.abc import Callable, Iterator, Mapping
 from pathlib import Path
-from typing import Any
+from typing import Any, BinaryIO
 from urllib.parse import quote, urlsplit
 
 import requests
 
 from client.problems import ApiError, error_from_exception, error_from_response
-from client.upload import MultipartFile
+from client.upload import MultipartFile, PlainFile
 
 Job = dict[str, Any]
 FINAL_STATUSES = ("succeeded", "failed", "cancelled")
@@ -23,6 +23,7 @@ SEARCH_WAIT_SECONDS = 20
 PROGRESS_WAIT_SECONDS = 1  # how old a shown progress may be
 PATIENCE_SECONDS = 60  # how long a job is followed through a server that restarts
 ROW_ERRORS_PER_PAGE = 500
+RECEIVED_BYTES = 256 * 1024  # of results, at once
 
 
 class Api:
@@ -50,6 +51,33 @@ class Api:
     def search_reference(self, parameters: Mapping[str, Any]) -> Job:
         """Search with the photo that `image_url` or `item_id` names and wait a while for the answer."""
         return self._search(json=dict(parameters))
+
+    def search_batch(self, parameters: Mapping[str, Any]) -> Job:
+        """Return the job that searches with `item_ids`, or with every item where `all_items` is set."""
+        return self._json("POST", "/v1/searches/batch", json=dict(parameters))
+
+    def search_lines(self, file: BinaryIO, on_sent: Callable[[int, int], None]) -> Job:
+        """Upload NDJSON, one search a line, and return the job that answers them.
+
+        Args:
+            file: opened for reading in binary mode and seekable.
+            on_sent: called with the bytes sent so far and in all.
+        """
+        headers = {"Content-Type": "application/x-ndjson"}
+        body = PlainFile(file, on_sent)
+        return self._json("POST", "/v1/searches/batch", UPLOAD_ANSWER_SECONDS, data=body, headers=headers)
+
+    def results(self, job_id: str) -> Iterator[bytes]:
+        """Yield the answers of a batch search that has succeeded, NDJSON, piece by piece."""
+        path = f"/v1/jobs/{quote(job_id, safe='')}/results"
+        limits = (CONNECT_SECONDS, ANSWER_SECONDS)
+        try:
+            with self._session.get(f"{self.server}{path}", timeout=limits, stream=True) as response:
+                if not response.ok:
+                    raise error_from_response(response)
+                yield from response.iter_content(RECEIVED_BYTES)
+        except requests.RequestException as error:
+            raise error_from_exception(error, self.server) from error
 
     def import_file(self, file: Path, parameters: Mapping[str, Any], on_sent: Callable[[int, int], None]) -> Job:
         """Upload a catalogue file and return the job that imports it.

@@ -62,7 +62,17 @@ def import_summary(result: Mapping[str, Any]) -> str:
     if result["deleted"]:
         parts.append(f"{counted(result['deleted'], 'item')} deleted")
     parts.append(f"{counted(result['failed'], 'row')} left out")
+    if result.get("near_duplicates"):
+        parts.append(f"{counted(result['near_duplicates'], 'near-duplicate')} found")
     return ", ".join(parts)
+
+
+def batch_summary(result: Mapping[str, Any]) -> str:
+    """Return what a batch search did, in one line."""
+    answered = result["queries"] - result["failed"]
+    rate = f" ({result['queries'] / result['seconds']:.1f}/s)" if result["seconds"] else ""
+    queries = f"{answered:,} of {result['queries']:,} queries" if result["queries"] != 1 else f"{answered} of 1 query"
+    return f"{queries} answered in {result['seconds']:.1f} s{rate}"
 
 
 def counted(number: int, thing: str) -> str:

@@ -1,4 +1,4 @@
-"""A multipart body that is streamed from disk, so that a catalogue of any size needs no memory."""
+"""Bodies that are streamed from disk, so that a catalogue of any size needs no memory."""
 
 import secrets
 from collections.abc import Callable, Iterator, Mapping
@@ -57,3 +57,29 @@ class MultipartFile:
         while chunk := self._file.read(CHUNK_BYTES):
             yield chunk
         yield self._tail
+
+
+class PlainFile:
+    """A file as a body of its own, sent chunk by chunk; see MultipartFile."""
+
+    def __init__(self, file: BinaryIO, on_sent: Callable[[int, int], None]) -> None:
+        """Prepare the body.
+
+        Args:
+            file: opened for reading in binary mode and seekable.
+            on_sent: called with the bytes sent so far and the bytes in all, after each chunk.
+        """
+        self._file = file
+        self._on_sent = on_sent
+        self._length = file.seek(0, 2)
+
+    def __len__(self) -> int:
+        return self._length
+
+    def __iter__(self) -> Iterator[bytes]:
+        self._file.seek(0)
+        sent = 0
+        while chunk := self._file.read(CHUNK_BYTES):
+            yield chunk
+            sent += len(chunk)
+            self._on_sent(sent, self._length)

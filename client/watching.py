@@ -32,7 +32,8 @@ class _ServerRate(ProgressColumn):
         if (eta := task.fields.get("eta")) is not None and not task.finished:
             parts.append(f"{timedelta(seconds=round(eta))} left")
         if failed := task.fields.get("failed"):
-            parts.append(f"{counted(failed, 'row')} left out")
+            is_import = task.fields.get("kind") == "import"
+            parts.append(f"{counted(failed, 'row')} left out" if is_import else f"{failed:,} failed")
         return Text(" · ".join(parts), style="dim")
 
 
@@ -54,6 +55,7 @@ def follow(api: Api, job: Job, console: Console) -> Job:
                 rate=progress.get("rate_per_second"),
                 eta=progress.get("eta_seconds"),
                 failed=progress.get("failed"),
+                kind=update["kind"],
             )
     return update
 

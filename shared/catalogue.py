@@ -175,6 +175,14 @@ class Catalogue:
         with self.engine.connect() as connection:
             return dict(connection.execute(statement).all())
 
+    def item_ids(self, limit: int, after: str | None) -> list[str]:
+        """Return the ids of up to `limit` items in their order, from the first one behind `after`."""
+        statement = select(ItemRow.id).where(ItemRow.is_deleted.is_(False)).order_by(ItemRow.id).limit(limit)
+        if after is not None:
+            statement = statement.where(ItemRow.id > after)
+        with self.engine.connect() as connection:
+            return list(connection.execute(statement).scalars())
+
     def embedded_images(self, encoder_id: str, hashes: Sequence[str]) -> set[str]:
         """Return which of these images an encoder has embedded already."""
         statement = select(EmbeddingRow.sha256)

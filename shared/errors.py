@@ -36,12 +36,17 @@
     │   ├── ApiKeyMissing             api_key_missing
     │   ├── ApiKeyInvalid             api_key_invalid
     │   └── ScopeMissing              scope_missing
+    ├── InvalidBatch              the queries can't be read
+    │   ├── BatchEmpty                batch_empty
+    │   ├── BatchTooLarge             batch_too_large
+    │   └── BatchUnreadable           batch_unreadable
     ├── NotFound
     │   ├── JobNotFound               job_not_found
     │   ├── ItemNotFound              item_not_found
     │   ├── ImageNotFound             image_not_found
     │   ├── ReleaseNotFound           release_not_found
-    │   └── ApiKeyNotFound            api_key_not_found
+    │   ├── ApiKeyNotFound            api_key_not_found
+    │   └── ResultsNotFound           results_not_found
     ├── JobAlreadyFinished            job_already_finished
     ├── ReleaseNotFinished            release_not_finished
     ├── IdempotencyKeyInUse           idempotency_key_in_use
@@ -286,6 +291,28 @@ class ScopeMissing(AccessDenied):
     code = "scope_missing"
 
 
+class InvalidBatch(LookalikeError):
+    """The queries can't be searched with."""
+
+
+class BatchEmpty(InvalidBatch):
+    """There is no query."""
+
+    code = "batch_empty"
+
+
+class BatchTooLarge(InvalidBatch):
+    """The queries have too many bytes."""
+
+    code = "batch_too_large"
+
+
+class BatchUnreadable(InvalidBatch):
+    """None of the lines can be read as a search."""
+
+    code = "batch_unreadable"
+
+
 class NotFound(LookalikeError):
     """There is no such thing."""
 
@@ -318,6 +345,12 @@ class ApiKeyNotFound(NotFound):
     """There is no such API key."""
 
     code = "api_key_not_found"
+
+
+class ResultsNotFound(NotFound):
+    """The job has no results to read."""
+
+    code = "results_not_found"
 
 
 class JobAlreadyFinished(LookalikeError):

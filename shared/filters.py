@@ -107,6 +107,21 @@ def _to_sql(condition: Condition, types: Mapping[str, str]) -> ColumnElement[boo
     )
 
 
+def check_field(name: str, types: Mapping[str, str]) -> None:
+    """Refuse a field that no item has.
+
+    Raises:
+        UnknownFilterField: listing the known ones.
+    """
+    if name not in types:
+        known = sorted(types)
+        raise UnknownFilterField(
+            f"No item has a field {name!r}. Known fields: {', '.join(known) or 'none yet'}.",
+            field=name,
+            known_fields=known,
+        )
+
+
 class _Parser:
     def __init__(self, types: Mapping[str, str]) -> None:
         self._types = types
@@ -130,13 +145,7 @@ class _Parser:
         return self._field(name, value)
 
     def _field(self, name: str, value: Any) -> Condition:
-        if name not in self._types:
-            known = sorted(self._types)
-            raise UnknownFilterField(
-                f"No item has a field {name!r}. Known fields: {', '.join(known) or 'none yet'}.",
-                field=name,
-                known_fields=known,
-            )
+        check_field(name, self._types)
         operators = value if isinstance(value, Mapping) else {"eq": value}
         if not operators:
             raise InvalidFilter(f"{name!r} has no operator; use one of {', '.join(OPERATORS)}.")

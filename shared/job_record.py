@@ -102,7 +102,8 @@ class JobRecord:
     def links(self) -> dict[str, str]:
         """Where clients ask about it."""
         own = f"/v1/jobs/{self.id}"
-        return {"self": own, "errors": f"{own}/errors"} if self.kind is JobKind.IMPORT else {"self": own}
+        part = {JobKind.IMPORT: "errors", JobKind.BATCH_SEARCH: "results"}.get(self.kind)
+        return {"self": own, part: f"{own}/{part}"} if part else {"self": own}
 
     def to_wire(self) -> dict[str, Any]:
         """Return the job as clients see it (shared.schemas.Job), as JSON values."""

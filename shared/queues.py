@@ -29,6 +29,7 @@ TASK_QUEUES = {
     "plan_import": BULK,
     "import_chunk": BULK,
     "build_release": BULK,
+    "search_batch": BULK,
     "embed_missing": BULK,
     "deliver_callback": CALLBACKS,
     "dispatch_callbacks": MAINTENANCE,
@@ -41,6 +42,8 @@ def task_of(kind: JobKind, parameters: Mapping[str, Any]) -> str:
     """Return the task that begins a job with these parameters."""
     if kind is JobKind.SEARCH:
         return "search_by_url" if "image_url" in parameters.get("source", ()) else "search"
+    if kind is JobKind.BATCH_SEARCH:
+        return "search_batch"
     if kind is JobKind.REINDEX:
         return "build_release"
     if "mode" in parameters:

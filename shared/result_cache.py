@@ -18,6 +18,20 @@ from redis import Redis
 PREFIX = "lookalike:result:"
 
 
+# What an answer depends on, beside what is searched with, the release and the catalogue.
+TERMS = ("k", "min_score", "filter", "crop")
+TERMS_OF_GROUPS = ("group_by", "per_group")
+
+
+def asked_of(parameters: Mapping[str, Any]) -> dict[str, Any]:
+    """Return those of a search's parameters that its answer depends on.
+
+    Those of groups only where there are groups: the keys of all other answers are the same as without these terms.
+    """
+    names = TERMS if parameters.get("group_by") is None else TERMS + TERMS_OF_GROUPS
+    return {name: parameters[name] for name in names}
+
+
 def canonical(parameters: Mapping[str, Any]) -> str:
     """Return equal texts for equal parameters, whatever the order of their members."""
     return json.dumps(parameters, sort_keys=True, separators=(",", ":"))
@@ -55,7 +69,7 @@ class ResultCache:
             release: id of the release that answers.
             catalogue_version: seq of the catalogue that is searched.
             source: what is searched with: `sha256:...` of a photo's bytes, or `item:...`.
-            parameters: k, min_score, filter and crop.
+            parameters: as `asked_of` returns them.
         """
         digest = hashlib.sha256(
             canonical({"p": parameters, "r": release, "s": source, "v": catalogue_version}).encode()

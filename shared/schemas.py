@@ -2,7 +2,7 @@
 
 from datetime import datetime
 from enum import StrEnum
-from typing import Annotated, Any, Literal
+from typing import Annotated, Any, Literal, Self
 
 from pydantic import BaseModel, BeforeValidator, ConfigDict, Field, StringConstraints, model_validator
 
@@ -22,6 +22,10 @@ def _no_truth_value(value: Any) -> Any:
 Integer = Annotated[int, BeforeValidator(_no_truth_value)]
 Number = Annotated[float, BeforeValidator(_no_truth_value)]
 
+# As group_by: items whose embeddings are nearly the same make a group. No attribute may have such a name.
+DUPLICATES = "@duplicates"
+Reason = Literal["catalogue_empty", "no_item_matches_filter", "all_below_min_score", "no_similar_item"]
+
 
 class Wire(BaseModel):
     """A body of the API; unknown fields are refused, so that a typing error is never ignored."""
@@ -38,14 +42,14 @@ class Crop(Wire):
     height: Number = Field(gt=0, le=1)
 
     @model_validator(mode="after")
-    def _lies_inside(self) -> "Crop":
+    def _lies_inside(self) -> Self:
         if self.x + self.width > 1.000001 or self.y + self.height > 1.000001:
             raise ValueError("the crop leaves the photo: x + width and y + height may be at most 1")
         return self
 
 
-class SearchParameters(Wire):
-    """What a search asks for, apart from its photo."""
+class SearchTerms(Wire):
+    """What is asked for, whatever it is searched with."""
 
     k: Integer = Field(10, ge=1, le=100, description="Wanted number of items.")
     min_score: Number | None = Field(None, ge=-1, le=1, description="Leave out hits below this cosine similarity.")
@@ -55,6 +59,25 @@ class SearchParameters(Wire):
         "Operators: eq, ne, in, gt, gte, lt, lte; combine with and, or, not.",
         examples=[{"colour": {"in": ["red", "blue"]}, "price": {"lte": 50}}],
     )
+    group_by: str | None = Field(
+        None,
+        min_length=1,
+        max_length=64,
+        description=f"Attribute whose values make groups, or {DUPLICATES}: items that look nearly the same. Of each "
+        "group the best per_group items are hits. An item without the attribute is a group of its own.",
+    )
+    per_group: Integer = Field(1, ge=1, le=100, description="Most hits of one group; needs group_by.")
+
+    @model_validator(mode="after")
+    def _names_its_groups(self) -> Self:
+        if self.group_by is None and self.per_group != 1:
+            raise ValueError("per_group needs group_by: name an attribute, or @duplicates")
+        return self
+
+
+class SearchParameters(SearchTerms):
+    """What a search asks for, apart from its photo."""
+
     crop: Crop | None = None
     callback_url: str | None = Field(None, max_length=2048, description="Where to POST the finished job.")
 
@@ -66,11 +89,42 @@ class SearchRequest(SearchParameters):
     item_id: ItemId | None = Field(None, description='Search with an item\'s own images ("more like this").')
 
     @model_validator(mode="after")
-    def _names_one_photo(self) -> "SearchRequest":
+    def _names_one_photo(self) -> Self:
         if (self.image_url is None) == (self.item_id is None):
             raise ValueError(
                 "name exactly one of image_url and item_id, or upload the photo as multipart field 'image'"
             )
+        return self
+
+
+class SearchLine(SearchTerms):
+    """One line of a batch search."""
+
+    id: str | None = Field(None, max_length=256, description="The client's own reference, repeated with the answer.")
+    image_url: str | None = Field(None, min_length=1, max_length=2048, description="Photo to fetch and search with.")
+    item_id: ItemId | None = Field(None, description="Search with an item's own images.")
+    crop: Crop | None = None
+
+    @model_validator(mode="after")
+    def _names_one_photo(self) -> Self:
+        if (self.image_url is None) == (self.item_id is None):
+            raise ValueError("name exactly one of image_url and item_id")
+        return self
+
+
+class BatchRequest(SearchTerms):
+    """A batch search with items, all in the same terms."""
+
+    item_ids: list[str] | None = Field(None, min_length=1, description="Items to search with, one query each.")
+    all_items: bool = Field(
+        False, strict=True, description="Search with every item of the catalogue, in the order of their ids."
+    )
+    callback_url: str | None = Field(None, max_length=2048, description="Where to POST the finished job.")
+
+    @model_validator(mode="after")
+    def _names_its_queries(self) -> Self:
+        if (self.item_ids is not None) == self.all_items:
+            raise ValueError("name either item_ids or all_items: true, or send NDJSON as application/x-ndjson")
         return self
 
 
@@ -80,6 +134,7 @@ class JobKind(StrEnum):
     SEARCH = "search"
     IMPORT = "import"
     REINDEX = "reindex"
+    BATCH_SEARCH = "batch_search"
 
 
 class JobStatus(StrEnum):
@@ -124,9 +179,7 @@ class SearchResult(Wire):
     release: str = Field(description="Encoder and index that answered.")
     catalogue_version: int = Field(description="State of the catalogue that was searched; grows with every change.")
     answered_from: AnsweredFrom
-    reason: Literal["catalogue_empty", "no_item_matches_filter", "all_below_min_score", "no_similar_item"] | None = (
-        Field(None, description="Why there are no hits.")
-    )
+    reason: Reason | None = Field(None, description="Why there are no hits.")
     timings_ms: dict[str, float] = Field(
         description="Milliseconds: queue, refresh, fetch, lookup, decode, batch, embed, search, hits; and total."
     )
@@ -150,6 +203,12 @@ class ImportParameters(Wire):
         default_factory=dict, description="Names of the file's columns where they differ from id, title and image."
     )
     encoding: str = Field("utf-8", max_length=32, description="Text encoding of CSV and NDJSON.")
+    duplicate_min_cosine: Number | None = Field(
+        None,
+        ge=0.5,
+        le=1,
+        description="Cosine from which two items count as near-duplicates; unset: as the release was calibrated.",
+    )
     callback_url: str | None = Field(None, max_length=2048)
 
 
@@ -157,6 +216,14 @@ class ImportRequest(ImportParameters):
     """An import of a file that is on the server already, below its import root."""
 
     path: str = Field(max_length=1024, description="File, relative to the server's import root.")
+
+
+class NearDuplicate(Wire):
+    """An imported item that looks nearly the same as another one."""
+
+    item_id: str
+    duplicate_of: str
+    score: float = Field(description="Cosine similarity of their most similar images.")
 
 
 class ImportResult(Wire):
@@ -171,6 +238,14 @@ class ImportResult(Wire):
     skipped_columns: list[str] = Field(
         default_factory=list, description="Columns that were not read, since no filter could name them."
     )
+    near_duplicates: int | None = Field(
+        None, description="Imported items that look nearly the same as another item of the catalogue; null: not known."
+    )
+    near_duplicate_pairs: list[NearDuplicate] = Field(
+        default_factory=list, description="The first 100 of them, each with the item that it is most like."
+    )
+    duplicate_min_cosine: float | None = Field(None, description="Cosine from which two items count as such.")
+    near_duplicates_skipped: str | None = Field(None, description="Why near-duplicates are not known.")
 
 
 class RowError(Wire):
@@ -246,6 +321,16 @@ class ReindexResult(Wire):
     )
 
 
+class BatchResult(Wire):
+    """What a batch search did."""
+
+    queries: int
+    failed: int = Field(description="Queries that have an error in place of hits.")
+    seconds: float = Field(description="Since a worker began with it, waiting for other jobs' turns included.")
+    releases: list[str] = Field(description="Encoders and indexes that answered, in order; several if one took over.")
+    results: str = Field(description="Link of the answers, one JSON object a line.")
+
+
 class Progress(Wire):
     """How far a long job is."""
 
@@ -265,6 +350,18 @@ class JobError(BaseModel):
     code: str
     title: str
     detail: str
+
+
+class BatchAnswer(Wire):
+    """One line of the results of a batch search, in the order of the queries: hits, or an error."""
+
+    line: int = Field(ge=1, description="Line of the request; position in item_ids or among all items.")
+    id: str | None = Field(None, description="The client's own reference.")
+    item_id: str | None = None
+    image_url: str | None = None
+    hits: list[Hit] | None = None
+    reason: Reason | None = Field(None, description="Why there are no hits.")
+    error: JobError | None = Field(None, description="Why this query has no answer; the others have theirs.")
 
 
 class Delivery(Wire):
@@ -288,10 +385,12 @@ class Job(Wire):
     finished_at: datetime | None = None
     attempts: int = 0
     progress: Progress | None = None
-    result: SearchResult | ImportResult | ReindexResult | None = None
+    result: SearchResult | ImportResult | ReindexResult | BatchResult | None = None
     error: JobError | None = None
     deliveries: list[Delivery] = Field(default_factory=list, description="Log of the webhook callback.")
-    links: dict[str, str] = Field(default_factory=dict, description="self; errors for imports.")
+    links: dict[str, str] = Field(
+        default_factory=dict, description="self; errors of imports, results of batch searches."
+    )
 
 
 class ItemImage(Wire):

@@ -101,7 +101,9 @@ class Settings(BaseSettings):
 
     upload_max_bytes: int = Field(20 * MIB, ge=1024, description="Largest photo that is accepted.")
     image_max_pixels: int = Field(50_000_000, ge=1, description="Largest width x height of a photo.")
-    import_max_bytes: int = Field(2 * GIB, ge=1024, description="Largest catalogue file that is accepted.")
+    import_max_bytes: int = Field(
+        2 * GIB, ge=1024, description="Largest catalogue file, or batch of queries, that is accepted."
+    )
     import_unpacked_max_bytes: int = Field(8 * GIB, ge=1024, description="Most bytes that a ZIP may unpack to.")
     import_chunk_rows: int = Field(
         256,

@@ -59,6 +59,12 @@ class Store:
         """Tell whether there is a file."""
         return bool(self._fs.exists(self._path(key)))
 
+    def names(self, prefix: str) -> list[str]:
+        """Return the names of the files and folders in a folder; none if there is no such folder."""
+        if not self.exists(prefix):
+            return []
+        return [path.rstrip("/").rpartition("/")[2] for path in self._fs.ls(self._path(prefix), detail=False)]
+
     def open(self, key: str) -> BinaryIO:
         """Open a file for reading; it can seek."""
         return cast(BinaryIO, self._fs.open(self._path(key), "rb"))
@@ -128,11 +134,12 @@ class Store:
             before: when they came at the latest.
             needed: keys of files that jobs still name.
         """
-        if not self.exists("uploads"):
-            return 0
-        names = [path.rstrip("/").rpartition("/")[2] for path in self._fs.ls(self._path("uploads"), detail=False)]
         kept = {key.split("/")[1] for key in needed}
-        old = [name for name in names if name < before.astimezone(UTC).strftime(UPLOAD_TIME) and name not in kept]
+        old = [
+            name
+            for name in self.names("uploads")
+            if name < before.astimezone(UTC).strftime(UPLOAD_TIME) and name not in kept
+        ]
         for name in old:
             self.remove_tree(f"uploads/{name}")
         return len(old)

@@ -28,7 +28,7 @@ HEAVY_FOR_WORKERS = (*HEAVY, "PIL", "pyarrow", "safetensors", "flask")
 MAX_LINES = 250
 # Longer ones that were looked at again, and why each is better in one piece.
 LONGER = {
-    "shared/errors.py": "one tree, drawn in its docstring, and 45 classes of three lines",
+    "shared/errors.py": "one tree, drawn in its docstring, and 50 classes of three lines",
     "shared/jobs.py": "the key map of job records stands at the head of the only module that touches these keys",
     "shared/schemas.py": "the wire contract in one place",
     "training/sample_drawing.py": "drawing commands, one function a garment",

@@ -22,9 +22,11 @@ ADMINS = frozenset({Scope.ADMIN})
 # One of these scopes is needed; a route that is not named here is for admins alone.
 NEEDED: dict[tuple[str, str], frozenset[Scope] | None] = {
     ("POST", "/v1/searches"): SEARCHERS,
+    ("POST", "/v1/searches/batch"): SEARCHERS,
     ("GET", "/v1/jobs/<job_id>"): ANY,
     ("DELETE", "/v1/jobs/<job_id>"): ANY,
     ("GET", "/v1/jobs/<job_id>/errors"): ANY,
+    ("GET", "/v1/jobs/<job_id>/results"): ANY,
     ("POST", "/v1/imports"): SUPPLIERS,
     ("GET", "/v1/items"): ANY,
     ("GET", "/v1/items/<item_id>"): ANY,

@@ -14,12 +14,22 @@ from shared.jobs import Jobs
 from shared.queues import create_celery
 from shared.redis_client import connect_redis, connect_redis_for_listening
 from shared.result_cache import ResultCache
-from shared.schemas import ImportRequest, ItemWrite, Problem, ReleaseRequest, SearchRequest
+from shared.schemas import (
+    BatchAnswer,
+    BatchRequest,
+    ImportRequest,
+    ItemWrite,
+    Problem,
+    ReleaseRequest,
+    SearchLine,
+    SearchRequest,
+)
 from shared.settings import Settings, load_settings
 from shared.store import Store
 from shared.task_message import TaskMessages
 from web.access import check_that_keys_exist, guard, needs_keys
 from web.api_keys import ApiKeys
+from web.batches import create_batches_api
 from web.documentation import component_schemas
 from web.errors import register_error_handlers, validation_response
 from web.form_parser import FormRequest
@@ -100,6 +110,7 @@ def create_app(settings: Settings | None = None) -> OpenAPI:
     measure_requests(app, registry)
     for api in (
         create_searches_api(services),
+        create_batches_api(services),
         create_jobs_api(services),
         create_imports_api(services),
         create_items_api(services),
@@ -108,10 +119,19 @@ def create_app(settings: Settings | None = None) -> OpenAPI:
         create_operations_api(services, registry),
     ):
         app.register_api(api)
-    # Bodies that may also come as a form are not in any signature.
-    app.components_schemas.update(
-        component_schemas(SearchRequest, ImportRequest, ItemWrite, ReleaseRequest, KeyRequest, RotateRequest, Problem)
+    # Bodies that may also come as a form, or line by line, are not in any signature.
+    in_no_signature = (
+        SearchRequest,
+        SearchLine,
+        BatchRequest,
+        BatchAnswer,
+        ImportRequest,
+        ItemWrite,
+        ReleaseRequest,
+        KeyRequest,
+        RotateRequest,
     )
+    app.components_schemas.update(component_schemas(*in_no_signature, Problem))
     _add_pages(app)
     return app
 

@@ -69,3 +69,20 @@ def multipart_or_json(
             "application/json": MediaType.model_validate({"schema": {"$ref": REFERENCE.format(model=body.__name__)}}),
         }
     )
+
+
+def ndjson_or_json(line: type[BaseModel], body: type[BaseModel]) -> RequestBody:
+    """Describe a body that is either lines of JSON, each of one model, or a JSON object of another."""
+    kinds = {"application/x-ndjson": line, "application/json": body}
+    return RequestBody(
+        content={
+            media_type: MediaType.model_validate({"schema": {"$ref": REFERENCE.format(model=model.__name__)}})
+            for media_type, model in kinds.items()
+        }
+    )
+
+
+def ndjson(line: type[BaseModel]) -> dict[str, Any]:
+    """Describe an answer that is lines of JSON, each of one model."""
+    schema = {"$ref": REFERENCE.format(model=line.__name__)}
+    return {"description": line.__doc__, "content": {"application/x-ndjson": {"schema": schema}}}

@@ -40,6 +40,8 @@ STATUSES: dict[type[LookalikeError], int] = {
     errors.ApiKeyMissing: 401,
     errors.ApiKeyInvalid: 401,
     errors.ScopeMissing: 403,
+    errors.InvalidBatch: 422,
+    errors.BatchTooLarge: 413,
     errors.NotFound: 404,
     errors.JobAlreadyFinished: 409,
     errors.ReleaseNotFinished: 409,

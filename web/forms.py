@@ -1,6 +1,5 @@
 """Bodies: JSON that can be kept and sent on, and multipart forms with exactly the files that an endpoint takes."""
 
-import json
 from typing import Any
 
 from flask import request
@@ -9,6 +8,7 @@ from werkzeug.exceptions import RequestEntityTooLarge
 from werkzeug.wsgi import LimitedStream
 
 from shared.errors import ImageTooLarge, InvalidParameter, LookalikeError
+from shared.strict_json import parse_strict
 
 JSON_MAX_BYTES = 1024 * 1024
 FORM_OVERHEAD_BYTES = 1024 * 1024
@@ -64,7 +64,7 @@ def form_fields(json_fields: tuple[str, ...] = ()) -> dict[str, Any]:
     for name in json_fields:
         if name in fields:
             try:
-                fields[name] = _parsed(fields[name])
+                fields[name] = parse_strict(fields[name])
             except ValueError as error:
                 raise InvalidParameter(f"Field {name!r} must hold JSON: {error}.", parameter=name) from None
     return fields
@@ -79,27 +79,12 @@ def json_body() -> dict[str, Any]:
     if not request.is_json:
         raise InvalidParameter("Send a JSON object with Content-Type: application/json, or a multipart form.")
     try:
-        body = _parsed(request.get_data(cache=False))
+        body = parse_strict(request.get_data(cache=False))
     except ValueError as error:
         raise InvalidParameter(f"The body must be JSON: {error}.") from None
     if not isinstance(body, dict):
         raise InvalidParameter("The body must be a JSON object.")
     return body
-
-
-def _parsed(text: str | bytes) -> Any:
-    """Return the JSON value of a text.
-
-    Raises:
-        ValueError: also for NaN, infinity and half a character, which Python's parser takes but no answer could
-            repeat, and for nesting without end.
-    """
-    try:
-        value = json.loads(text)
-        json.dumps(value, allow_nan=False, ensure_ascii=False).encode()
-    except RecursionError:
-        raise ValueError("it is nested too deeply") from None
-    return value
 
 
 def uploaded_files(name: str, at_most: int = 1) -> list[FileStorage]:

@@ -1,14 +1,20 @@
 """Watching and cancelling jobs."""
 
+from collections.abc import Iterator
+
 from flask import Response, jsonify
 from flask_openapi import APIBlueprint, Tag
 from pydantic import Field
 
-from shared.schemas import Job, RowError, RowErrorPage, Wire
+from shared.batch_files import part_key, read_answered
+from shared.errors import ResultsNotFound
+from shared.schemas import BatchAnswer, Job, JobKind, JobStatus, RowError, RowErrorPage, Wire
 from web.access import check_visible
-from web.documentation import PROBLEM_RESPONSES
+from web.documentation import PROBLEM_RESPONSES, ndjson
 from web.services import Services
 from web.waiting import json_response, wait_for_end
+
+SENT_BYTES = 256 * 1024  # at once
 
 
 class JobPath(Wire):
@@ -64,4 +70,30 @@ def create_jobs_api(services: Services) -> APIBlueprint:
         )
         return jsonify(page.model_dump(mode="json"))
 
+    @api.get(
+        "/v1/jobs/<job_id>/results",
+        summary="Answers of a batch search",
+        responses={200: ndjson(BatchAnswer)},
+    )
+    def read_results(path: JobPath) -> Response:
+        """One JSON object a line, in the order of the queries, once the job has succeeded."""
+        job = services.jobs.get(path.job_id)
+        check_visible(job)
+        if job.kind is not JobKind.BATCH_SEARCH:
+            raise ResultsNotFound(f"Job {job.id} is a {job.kind}; only batch searches have results to read.")
+        if job.status is not JobStatus.SUCCEEDED:
+            raise ResultsNotFound(f"Job {job.id} is {job.status}; its results can be read once it has succeeded.")
+        state = read_answered(services.store, job.id)
+        if state is None:
+            raise ResultsNotFound(f"The results of job {job.id} are not in the store any more. Search again.")
+        return Response(_parts(services, job.id, state.parts), mimetype="application/x-ndjson")
+
     return api
+
+
+def _parts(services: Services, job_id: str, parts: int) -> Iterator[bytes]:
+    """Yield what the parts of a batch search hold; a client sees a broken answer if one of them is gone."""
+    for number in range(parts):
+        with services.store.open(part_key(job_id, number)) as file:
+            while content := file.read(SENT_BYTES):
+                yield content

@@ -8,11 +8,11 @@ from flask import Response
 from flask_openapi import APIBlueprint, Tag
 
 from shared.errors import CallbackNotConfigured
-from shared.filters import compile_filter
+from shared.filters import check_field, compile_filter
 from shared.image_header import read_header
 from shared.job_record import json_bytes
-from shared.result_cache import ResultCache
-from shared.schemas import AnsweredFrom, Job, JobKind, SearchParameters, SearchRequest
+from shared.result_cache import ResultCache, asked_of
+from shared.schemas import DUPLICATES, AnsweredFrom, Job, JobKind, SearchParameters, SearchRequest, SearchTerms
 from shared.urls import check_url
 from web.access import caller
 from web.documentation import PROBLEM_RESPONSES, multipart_or_json
@@ -51,7 +51,7 @@ def create_searches_api(services: Services) -> APIBlueprint:
             parameters = body
             source = {"image_url": body.image_url} if body.image_url else {"item_id": body.item_id}
         _check(services, parameters, source)
-        asked = parameters.model_dump(mode="json", include={"k", "min_score", "filter", "crop"})
+        asked = asked_of(parameters.model_dump(mode="json"))
         job_parameters: dict[str, Any] = {**asked, "source": source, "use_caches": accepts_cached()}
         callback_url = parameters.callback_url
 
@@ -89,13 +89,28 @@ def _uploaded_photo(services: Services) -> bytes:
 
 def _check(services: Services, parameters: SearchParameters, source: dict[str, Any]) -> None:
     """Refuse now what a worker would have to refuse later."""
-    if parameters.filter:
-        compile_filter(parameters.filter, services.catalogue.attribute_types())
+    check_terms(services, parameters)
     if source.get("item_id"):
         services.catalogue.item(source["item_id"])
     if source.get("image_url"):
         check_url(source["image_url"], allow_private=services.settings.allow_private_urls)
     check_callback(services, parameters.callback_url)
+
+
+def check_terms(services: Services, terms: SearchTerms) -> None:
+    """Refuse a filter or a group that the catalogue doesn't know.
+
+    Raises:
+        InvalidRequest: naming the remedy.
+    """
+    groups = None if terms.group_by == DUPLICATES else terms.group_by
+    if not terms.filter and groups is None:
+        return
+    types = services.catalogue.attribute_types()
+    if terms.filter:
+        compile_filter(terms.filter, types)
+    if groups is not None:
+        check_field(groups, types)
 
 
 def check_callback(services: Services, callback_url: str | None) -> None:

@@ -1,13 +1,15 @@
-"""Removing what nobody will ask for again: old tombstones, the bookkeeping of old imports, left-over uploads."""
+"""Removing what nobody will ask for again: old tombstones, what old imports and batch searches left, lost uploads."""
 
 import logging
 from datetime import UTC, datetime, timedelta
 
 from sqlalchemy import delete, select
 
+from shared.batch_files import FOLDER, batch_folder
 from shared.catalogue import Catalogue
 from shared.errors import JobNotFound
 from shared.jobs import Jobs
+from shared.schemas import JobStatus
 from shared.store import Store
 from shared.tables import ImportChunkRow, ImportErrorRow
 
@@ -24,9 +26,11 @@ def clean_up(catalogue: Catalogue, jobs: Jobs, store: Store) -> None:
     with catalogue.change() as change:
         purged = change.purge_tombstones(now - TOMBSTONES_KEPT)
     forgotten = _forget_imports(catalogue, jobs, store)
+    batches = _forget_batches(jobs, store)
     # What no job names was sent with a request that died; the margin is for requests that are under way.
     uploads = store.remove_old_uploads(now - UPLOADS_KEPT, _needed_uploads(jobs))
-    log.info("Cleaned up %d tombstones, %d imports, %d uploads", purged, forgotten, uploads)
+    message = "Cleaned up %d tombstones, %d imports, %d batch searches, %d uploads"
+    log.info(message, purged, forgotten, batches, uploads)
 
 
 def _forget_imports(catalogue: Catalogue, jobs: Jobs, store: Store) -> int:
@@ -61,3 +65,18 @@ def _needed_uploads(jobs: Jobs) -> list[str]:
             continue
         needed += [parameters["upload"]] if "upload" in parameters else parameters.get("uploads", [])
     return needed
+
+
+def _forget_batches(jobs: Jobs, store: Store) -> int:
+    """Remove the answers of batch searches that nobody can read: cancelled, failed, or their job record has expired."""
+    gone = [job_id for job_id in store.names(FOLDER) if not _may_have_answers(job_id, jobs)]
+    for job_id in gone:
+        store.remove_tree(batch_folder(job_id))
+    return len(gone)
+
+
+def _may_have_answers(job_id: str, jobs: Jobs) -> bool:
+    try:
+        return jobs.get(job_id).status not in (JobStatus.FAILED, JobStatus.CANCELLED)
+    except JobNotFound:
+        return False

@@ -2,30 +2,31 @@
 
 import hashlib
 import json
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass
+from datetime import UTC, datetime
 from typing import Any, cast
 
 import numpy as np
 from redis import Redis
 
 from shared.catalogue import Catalogue
-from shared.errors import ItemNotFound
+from shared.errors import ImageNotFound, ItemNotFound
 from shared.job_record import JobRecord, json_bytes
 from shared.releases import Release
-from shared.result_cache import CacheEntry, ResultCache, canonical
+from shared.result_cache import CacheEntry, ResultCache, asked_of, canonical
 from shared.schemas import AnsweredFrom
 from shared.settings import Settings
 from shared.store import Store
 from worker.embedder import Embedder, StillWanted
 from worker.embedding_cache import embedding_key, from_bytes, to_bytes
 from worker.encoder import Encoder
+from worker.finder import Finder
 from worker.index.vector_index import Vectors
+from worker.indexed_images import embeddings_of_items
 from worker.item_index import ItemIndex
 from worker.similar_cache import SimilarCache
 from worker.steps import Steps
-
-ASKED = ("k", "min_score", "filter", "crop")
 
 
 @dataclass(frozen=True)
@@ -84,6 +85,7 @@ class Engine:
         wanted = settings.similar_min_cosine
         min_cosine = release.min_cosine if wanted is None else wanted
         self._similar = SimilarCache(encoder.dim, min_cosine, settings.cache_ttl_seconds)
+        self._finder = Finder(catalogue, live_index, release.min_cosine)
         self._fetch = fetch
 
     def search(self, job: JobRecord, image: bytes | None, still_wanted: StillWanted) -> Answer:
@@ -99,7 +101,7 @@ class Engine:
             Exception: what `still_wanted` raises.
         """
         steps = Steps(job.created_at)
-        asked = {name: job.parameters[name] for name in ASKED}
+        asked = asked_of(job.parameters)
         source, use_caches = job.parameters["source"], job.parameters["use_caches"]
         version = self.live_index.refresh()
         steps.lap("refresh")
@@ -128,7 +130,7 @@ class Engine:
             text = _from_cache(similar, AnsweredFrom.SIMILAR_RESULT_CACHE, steps)
             return Answer(text, self._entries(result_key, text, photo_key, query))
 
-        hits, reason = self._find(query, asked, steps)
+        hits, reason = self.find(query, asked, steps)
         result = {
             "hits": hits,
             "release": self.release.id,
@@ -175,50 +177,50 @@ class Engine:
         """Search with all images of an item, as they were embedded; with a crop, with that part of the first one."""
         hashes = [image.sha256 for image in self._catalogue.item(item_id).images]
         if crop and hashes:
-            photo = self._store.image(hashes[0])
+            try:
+                photo = self._store.image(hashes[0])
+            except FileNotFoundError:
+                raise ImageNotFound(f"The image of item {item_id!r} is not in the store; import it again.") from None
             return Query(self.embedder.embed(photo, crop, steps, still_wanted), AnsweredFrom.ENGINE, item_id)
         vectors = self._catalogue.embeddings(self.encoder.id, hashes)
         if not vectors:
             raise ItemNotFound(f"Item {item_id!r} has no image that can be searched with.", item_id=item_id)
-        stacked = np.stack([np.frombuffer(vector, dtype="<f4") for vector in vectors.values()])  # (n, dim)
-        return Query(stacked.astype(np.float32), AnsweredFrom.ENGINE, item_id)
+        return _item_query(item_id, vectors.values())
 
-    def _find(
-        self, query: Query, asked: Mapping[str, Any], steps: Steps, again: bool = True
+    def item_queries(self, item_ids: Sequence[str]) -> dict[str, Query]:
+        """Return what to search with for each of those items that is searched with whole; one read for all."""
+        found = embeddings_of_items(self._catalogue, self.encoder.id, item_ids)
+        return {item_id: _item_query(item_id, vectors) for item_id, vectors in found.items()}
+
+    def query(self, source: Mapping[str, str], crop: dict[str, Any] | None, still_wanted: StillWanted) -> Query:
+        """Return what to search with, asking no cache.
+
+        Args:
+            source: `image_url` or `item_id`.
+            crop: the part of the photo, or of the item's first image.
+            still_wanted: called now and then while a photo waits for the model.
+
+        Raises:
+            LookalikeError: if the photo can't be used, or there is no such item.
+            Exception: what `still_wanted` raises.
+        """
+        steps = Steps(datetime.now(UTC))
+        if "item_id" in source:
+            return self._item_query(source["item_id"], crop, steps, still_wanted)
+        photo = self._fetch(source["image_url"], self._settings.upload_max_bytes)
+        return self._photo_query(photo, crop, None, steps, still_wanted)
+
+    def find(
+        self, query: Query, asked: Mapping[str, Any], steps: Steps | None = None
     ) -> tuple[list[dict[str, Any]], str | None]:
-        """Return the hits as JSON values, or no hits and the reason."""
-        allowed = self.live_index.allowed(asked["filter"])
-        nearest = self.live_index.nearest_items(query.embeddings, asked["k"], allowed, query.item_id)
-        steps.lap("search")
-        if not nearest:
-            if len(self.live_index) == 0:
-                return [], "catalogue_empty"
-            return [], "no_similar_item" if allowed is None else "no_item_matches_filter"
-        min_score = asked["min_score"]
-        kept = nearest if min_score is None else [(row, score) for row, score in nearest if score >= min_score]
-        if not kept:
-            return [], "all_below_min_score"
-        told = self.live_index.hits([row for row, _ in kept])
-        if again and len(told) < len(kept):
-            # An image was replaced, or its item deleted, since the refresh: what is there instead is found as well.
-            self.live_index.refresh()
-            return self._find(query, asked, steps, again=False)
-        hits: list[dict[str, Any]] = []
-        for row, score in kept:
-            if row in told:  # an item may be deleted between search and reading
-                item, link = told[row]
-                hits.append(
-                    {
-                        "rank": len(hits) + 1,
-                        "item_id": item.item_id,
-                        "score": round(score, 6),
-                        "title": item.title,
-                        "attributes": item.attributes,
-                        "image_url": link,
-                    }
-                )
-        steps.lap("hits")
-        return hits, None if hits else "no_similar_item"
+        """Return the hits of a query, or no hits and the reason; see `Finder.find`."""
+        steps = steps or Steps(datetime.now(UTC))
+        return self._finder.find(query.embeddings, query.item_id, asked, steps)
+
+
+def _item_query(item_id: str, vectors: Iterable[bytes]) -> Query:
+    stacked = np.stack([np.frombuffer(vector, dtype="<f4") for vector in vectors])  # (n, dim)
+    return Query(stacked.astype(np.float32), AnsweredFrom.ENGINE, item_id)
 
 
 def _from_cache(known: Mapping[str, Any], answered_from: AnsweredFrom, steps: Steps) -> bytes:

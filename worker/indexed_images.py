@@ -1,13 +1,13 @@
 """What an index asks of the catalogue database most often, in statements that are prepared once."""
 
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 
 import numpy as np
 from sqlalchemy import Engine, bindparam, select
 
 from shared.catalogue import Catalogue, State
-from shared.tables import CatalogueState, ItemImageRow
+from shared.tables import CatalogueState, EmbeddingRow, ItemImageRow
 from worker.index.vector_index import NORM_TOLERANCE, Hashes, Page, Rows
 
 # The tables themselves: the statement that every search sends takes a third of the time that it takes by its model.
@@ -50,6 +50,20 @@ def embedded_pages(catalogue: Catalogue, encoder_id: str, dim: int) -> Iterator[
         vectors = np.frombuffer(raw, "<f4").reshape(-1, dim).astype(np.float32)
         is_unit = np.abs(np.linalg.norm(vectors, axis=1) - 1) <= NORM_TOLERANCE
         yield images.rows[embedded][is_unit], images.hashes[embedded][is_unit], vectors[is_unit]
+
+
+def embeddings_of_items(catalogue: Catalogue, encoder_id: str, item_ids: Sequence[str]) -> dict[str, list[bytes]]:
+    """Return the stored embeddings, little-endian float32, of the images of those items that have one."""
+    statement = (
+        select(ItemImageRow.item_id, EmbeddingRow.vector)
+        .join(EmbeddingRow, EmbeddingRow.sha256 == ItemImageRow.sha256)
+        .where(ItemImageRow.item_id.in_(item_ids), EmbeddingRow.encoder_id == encoder_id)
+    )
+    found: dict[str, list[bytes]] = {}
+    with catalogue.engine.connect() as connection:
+        for item_id, vector in connection.execute(statement):
+            found.setdefault(item_id, []).append(vector)
+    return found
 
 
 class IndexedImages:

@@ -12,6 +12,7 @@ from redis.exceptions import RedisError
 from sqlalchemy.exc import InterfaceError, OperationalError
 from sqlalchemy.exc import TimeoutError as PoolTimeout
 
+from shared.batch_files import clear_batch, clear_ended_batch
 from shared.errors import DatabaseUnavailable, DeadlineExceeded, Internal, JobNotFound, LookalikeError
 from shared.job_record import JobRecord
 from shared.queues import TaskSender
@@ -26,6 +27,7 @@ log = logging.getLogger(__name__)
 
 # How long a worker may hold a job before recovery takes it for hung; far above what either kind needs.
 IMPORT_STEP_MAX_SECONDS = 3000
+BATCH_TURN_MAX_SECONDS = 3000  # a part that waits for slow hosts takes minutes
 RELEASE_MAX_SECONDS = 86_400  # embedding a large catalogue for another encoder takes hours
 
 DATABASE_FAILURES = (OperationalError, InterfaceError, PoolTimeout)
@@ -36,7 +38,7 @@ class JobCancelled(Exception):
 
 
 def add_job_tasks(app: Celery, services: Services, tasks: TaskSender) -> None:
-    """Register what searches, imports and single items begin with.
+    """Register what searches, imports, batch searches, releases and single items begin with.
 
     None is shared with other applications of the process, which would be Celery's default: they hold these services.
     """
@@ -46,7 +48,7 @@ def add_job_tasks(app: Celery, services: Services, tasks: TaskSender) -> None:
         from worker.imports.run import ImportRunner
 
         parts = (settings, services.jobs, services.catalogue, services.store, services.fetcher)
-        return ImportRunner(*parts, lambda: services.intake, tasks)
+        return ImportRunner(*parts, lambda: services.intake, services.current_engine, tasks)
 
     def run(
         job: JobRecord,
@@ -155,6 +157,28 @@ def add_job_tasks(app: Celery, services: Services, tasks: TaskSender) -> None:
             build_release(job, settings, services.jobs, services.catalogue, services.store, still_wanted)
 
         run(job, RELEASE_MAX_SECONDS, work, lambda error: services.jobs.fail(job_id, error))
+
+    @app.task(name="search_batch", shared=False)
+    def search_batch_task(job_id: str, is_next_turn: bool = False) -> None:
+        from worker.batches.run import BatchRunner
+
+        started = services.jobs.start(job_id, counts_as_attempt=not is_next_turn)
+        if started is None:
+            _clear_ended(job_id, services, lambda ended: clear_ended_batch(services.store, ended))
+            return
+        job = started.record
+        runner = BatchRunner(services.jobs, services.catalogue, services.store, services.current_engine, tasks)
+
+        def still_wanted() -> None:
+            if services.jobs.is_cancelled(job_id):
+                clear_batch(services.store, job)
+                raise JobCancelled
+
+        def fail(error: LookalikeError) -> None:
+            if services.jobs.fail(job_id, error):  # else another worker may have succeeded, and what it wrote is needed
+                clear_batch(services.store, job)
+
+        run(job, BATCH_TURN_MAX_SECONDS, lambda: runner.run(job, still_wanted), fail, not is_next_turn)
 
     def import_step(job_id: str, step: "Callable[[ImportRunner, JobRecord], None]", is_plan: bool = False) -> None:
         started = services.jobs.start(job_id, counts_as_attempt=is_plan)  # of a chunk, its own tries count

@@ -9,6 +9,7 @@ from typing import Any
 import numpy as np
 
 from shared.catalogue import Catalogue, IndexedItem
+from worker.closest_others import Other, closest_by_products, closest_by_search
 from worker.filtered_rows import FilteredRows
 from worker.hit_cache import Hit, HitCache
 from worker.index import VectorIndex
@@ -186,7 +187,40 @@ class LiveIndex:
 
     def allowed(self, condition: Mapping[str, Any] | None) -> Rows | None:
         """Return the rows that a filter lets through, int64 (n,), not to be modified; see ItemIndex.allowed."""
-        return self._filtered.get(condition, self._seq) if condition else None
+        return self.rows_that_meet(condition) if condition else None
+
+    def rows_that_meet(self, condition: Mapping[str, Any]) -> Rows:
+        """Return the rows of all items that meet a filter, int64 (n,); not to be modified."""
+        return self._filtered.get(condition, self._seq)
+
+    def items_of(self, rows: Sequence[int]) -> list[str | None]:
+        """Return the item of each row; None where the row is gone."""
+        return [self._item_of.get(row) for row in rows]
+
+    def images_of(self, item_ids: Sequence[str]) -> tuple[list[str], Vectors]:
+        """Return the embeddings of all images of some items, float32 (n, dim), and n ids: whose they are."""
+        wanted = [row for item_id in item_ids for row in self._rows_of.get(item_id, ())]
+        if not wanted:
+            return [], np.empty((0, self._index.dim), np.float32)
+        rows, vectors = self._index.vectors(np.array(wanted, dtype=np.int64))
+        owners = self.items_of(rows.tolist())
+        is_there = [owner is not None for owner in owners]
+        return [owner for owner in owners if owner is not None], vectors[is_there]
+
+    def nearest_others(self, owners: Sequence[str], queries: Vectors) -> list[Other | None]:
+        """Find for each image of an item the most similar one of another item; many cost little more than one.
+
+        Args:
+            owners: n ids, whose each image is; an image's owner may have other images in the index.
+            queries: float32 (n, dim), rows of L2 norm 1.
+
+        Returns:
+            The other item and the score; None where there is no other item.
+        """
+        if self._index.is_exact:
+            return closest_by_products(self._index, owners, queries, self.items_of)
+        own_rows = max((len(self._rows_of.get(owner, ())) for owner in owners), default=0)
+        return closest_by_search(self._index, owners, queries, self.items_of, own_rows)
 
     def nearest_items(
         self, queries: Vectors, k: int, allowed: Rows | None = None, without: str | None = None

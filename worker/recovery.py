@@ -44,6 +44,8 @@ def recover_jobs(jobs: Jobs, redis: Redis, tasks: TaskSender, settings: Settings
             continue
         if job.status.is_final:
             jobs.drop_active(job_id)
+        elif job.kind is JobKind.BATCH_SEARCH:
+            _recover_batch(job, jobs, is_waiting, tasks, settings)
         elif job.kind is JobKind.IMPORT and "mode" in job.parameters:
             _recover_import(job, jobs, is_waiting, tasks)
         else:
@@ -69,3 +71,17 @@ def _recover_import(job: JobRecord, jobs: Jobs, is_waiting: IsWaiting, tasks: Ta
     if not is_waiting(job.id, BULK):
         log.warning("Import %s stands still; planning what is left of it", job.id)
         tasks.send("plan_import", job.id)
+
+
+def _recover_batch(job: JobRecord, jobs: Jobs, is_waiting: IsWaiting, tasks: TaskSender, settings: Settings) -> None:
+    """A batch search takes turns: between two of them it runs, and only its message waits."""
+    if is_waiting(job.id, BULK):
+        jobs.renew(job.id)
+    elif job.attempts >= settings.job_max_attempts:
+        lost = f"The worker died {job.attempts} times over the same queries. Send the others without them."
+        if jobs.fail(job.id, WorkerLost(lost)):
+            log.error("Batch search %s is given up", job.id)
+    else:
+        jobs.renew(job.id)
+        log.warning("Batch search %s stands still; sending it again", job.id)
+        tasks.send("search_batch", job.id)

@@ -61,6 +61,7 @@ class Services:
         self._making_intake = Lock()
         self._intake: tuple[dict[str, Any], Intake] | None = None  # with the manifest of its encoder
         self._engine: Engine | None = None
+        self._opening_engine = Lock()
         self.fetch_turns = FetchTurns(FETCHING_TASKS)
 
     @cached_property
@@ -151,6 +152,24 @@ class Services:
             gc.collect()
             gc.freeze()  # what stays need not be looked through again with every collection
         return True
+
+    def current_engine(self) -> "Engine":
+        """Return the engine of the release that is active now, for workers that search now and then.
+
+        It is opened when it is first asked for, and anew when another release has become active. Its index is as it was
+        last refreshed.
+
+        Raises:
+            EncoderUnavailable: if the encoder can't be had; the message tells the remedy.
+        """
+        with self._opening_engine:
+            release = self.active.current()
+            if self._engine is None or self._engine.release != release:
+                has_replaced = self._engine is not None
+                self._engine = self._create_engine(release)
+                if has_replaced:
+                    gc.collect()  # an index and what belongs to it refer to each other
+            return self._engine
 
     def follow_catalogue(self, stopped: Event) -> Thread:
         """Keep the engine in step with the catalogue in the background, until `stopped` is set.

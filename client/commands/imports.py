@@ -46,6 +46,12 @@ def _parse_columns(context: click.Context, parameter: click.Parameter, values: t
 )
 @click.option("--encoding", default="utf-8", show_default=True, help="Text encoding of CSV and NDJSON.")
 @click.option(
+    "--duplicate-min-cosine",
+    type=click.FloatRange(0.5, 1),
+    metavar="COSINE",
+    help="From which cosine two items are reported as near-duplicates; unset: as the server's release was calibrated.",
+)
+@click.option(
     "--errors",
     "errors_file",
     type=click.Path(dir_okay=False, writable=True, path_type=Path),
@@ -61,6 +67,7 @@ def import_catalogue(
     mode: str,
     columns: dict[str, str],
     encoding: str,
+    duplicate_min_cosine: float | None,
     errors_file: Path | None,
     no_wait: bool,
 ) -> None:
@@ -72,6 +79,8 @@ def import_catalogue(
     if (file is None) == (server_path is None):
         raise click.UsageError("Name exactly one of FILE and --server-path.")
     parameters: dict[str, Any] = {"mode": mode, "encoding": encoding, "columns": columns}
+    if duplicate_min_cosine is not None:
+        parameters["duplicate_min_cosine"] = duplicate_min_cosine
     if file is not None:
         job = send_catalogue(session.api, file, parameters, session.notes)
     else:

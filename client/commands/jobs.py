@@ -2,6 +2,7 @@
 
 import click
 
+from client.commands.batches import report_batch
 from client.commands.imports import report_import
 from client.commands.session import EXIT_FAILED, Session, pass_session
 from client.output import plain, print_search
@@ -15,6 +16,11 @@ def watch(session: Session, job_id: str) -> None:
     job = session.follow(session.api.job(job_id))
     if job["kind"] == "import":
         report_import(session, job)
+        return
+    if job["kind"] == "batch_search":
+        if session.as_json:
+            session.print_json(job)
+        report_batch(session, job)
         return
     result = session.require_success(job)
     if session.as_json:

@@ -1,27 +1,16 @@
 """`search`: finds the items that look most like a photo."""
 
-import json
 from pathlib import Path
 from typing import Any
 
 import click
 
 from client.commands.session import Session, pass_session
+from client.commands.terms import given_terms, term_options
 from client.output import print_search
 
+DEFAULT_K = 10
 CROP_SIDES = ("x", "y", "width", "height")
-
-
-def _parse_filter(context: click.Context, parameter: click.Parameter, value: str | None) -> dict[str, Any] | None:
-    if value is None:
-        return None
-    try:
-        condition = json.loads(value)
-    except json.JSONDecodeError as error:
-        raise click.BadParameter(f"not JSON: {error}") from error
-    if not isinstance(condition, dict):
-        raise click.BadParameter('not a JSON object such as {"colour": "red"}')
-    return condition
 
 
 def _parse_crop(context: click.Context, parameter: click.Parameter, value: str | None) -> dict[str, float] | None:
@@ -38,15 +27,7 @@ def _parse_crop(context: click.Context, parameter: click.Parameter, value: str |
 @click.argument("photo", type=click.Path(exists=True, dir_okay=False, path_type=Path), required=False)
 @click.option("--url", "image_url", metavar="URL", help="Search with a photo that the server fetches.")
 @click.option("--item", "item_id", metavar="ID", help='Search with an item of the catalogue ("more like this").')
-@click.option("-k", type=click.IntRange(1, 100), default=10, show_default=True, help="Wanted number of items.")
-@click.option("--min-score", type=click.FloatRange(-1, 1), help="Leave out items below this cosine similarity.")
-@click.option(
-    "--filter",
-    "condition",
-    metavar="JSON",
-    callback=_parse_filter,
-    help='Which items may be found, for example \'{"colour": "red", "price": {"lt": 50}}\'.',
-)
+@term_options
 @click.option(
     "--crop",
     metavar="X,Y,WIDTH,HEIGHT",
@@ -59,16 +40,15 @@ def search(
     photo: Path | None,
     image_url: str | None,
     item_id: str | None,
-    k: int,
-    min_score: float | None,
-    condition: dict[str, Any] | None,
     crop: dict[str, float] | None,
+    **options: Any,
 ) -> None:
     """Find the items that look most like PHOTO."""
     if sum(source is not None for source in (photo, image_url, item_id)) != 1:
         raise click.UsageError("Name exactly one of PHOTO, --url and --item.")
-    optional = {"min_score": min_score, "filter": condition, "crop": crop, "image_url": image_url, "item_id": item_id}
-    parameters = {"k": k, **{name: value for name, value in optional.items() if value is not None}}
+    sources = {"crop": crop, "image_url": image_url, "item_id": item_id}
+    given = {name: value for name, value in sources.items() if value is not None}
+    parameters = {"k": DEFAULT_K, **given_terms(**options), **given}
     if photo is not None:
         job = session.api.search_photo(photo.read_bytes(), photo.name, parameters)
     else:

@@ -19,9 +19,11 @@ from tests.stack import Stack
 PUBLIC_NAME = "shop.example"
 OPERATIONS = {
     ("post", "/v1/searches"),
+    ("post", "/v1/searches/batch"),
     ("get", "/v1/jobs/{job_id}"),
     ("delete", "/v1/jobs/{job_id}"),
     ("get", "/v1/jobs/{job_id}/errors"),
+    ("get", "/v1/jobs/{job_id}/results"),
     ("post", "/v1/releases"),
     ("get", "/v1/releases"),
     ("get", "/v1/releases/{release_id}"),

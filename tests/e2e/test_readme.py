@@ -63,7 +63,8 @@ def test_a_catalogue_is_imported_in_bulk(environment: dict[str, str], products: 
     assert progress[-1].startswith("succeeded {")
     # The stack has this catalogue already, and what it has is not embedded again.
     counts = {"rows": rows, "imported": rows, "failed": 0, "deleted": 0, "deletion_skipped": None, "embedded": 0}
-    assert result == str({**counts, "skipped_columns": []})
+    duplicates = {"near_duplicates": 0, "near_duplicate_pairs": []}
+    assert result.startswith(str({**counts, "skipped_columns": [], **duplicates}).removesuffix("}"))
     assert json.loads(errors) == {"errors": [], "next_cursor": None}
 
 
@@ -104,14 +105,19 @@ def shape(value: Any) -> Any:
 
 
 def test_the_command_line_takes_what_the_readme_shows(
-    environment: dict[str, str], sample_catalogue: Path, stack: Stack, tmp_path: Path
+    environment: dict[str, str],
+    sample_catalogue: Path,
+    products: list[dict[str, Any]],
+    stack: Stack,
+    tmp_path: Path,
 ) -> None:
     block = next(block for block in blocks("sh") if block.startswith("python -m client "))
     files = {name: str(sample_catalogue / name) for name in ("products.csv", "photo.jpg")}
-    files["errors.csv"] = str(tmp_path / "errors.csv")
+    files |= {name: str(tmp_path / name) for name in ("errors.csv", "similar.ndjson")}
     commands = [shlex.split(line, comments=True)[3:] for line in block.splitlines() if "JOB" not in line]
-    assert [command[0] for command in commands] == ["import", "search", "search"]
+    assert [command[0] for command in commands] == ["import", "search", "search", "search-batch"]
     for command in commands:
         arguments = [sys.executable, "-m", "client", "--server", stack.base_url]
         run(shlex.join([*arguments, *(files.get(word, word) for word in command)]), environment)
     assert Path(files["errors.csv"]).read_text().splitlines() == ["line,item_id,code,detail"]
+    assert len(Path(files["similar.ndjson"]).read_text().splitlines()) == len(products)

@@ -1,5 +1,6 @@
 """What is accepted is finished, whatever dies meanwhile."""
 
+import json
 import signal
 from collections.abc import Callable
 from pathlib import Path
@@ -7,6 +8,7 @@ from pathlib import Path
 import pytest
 import requests
 
+from tests.e2e.pictures import PictureServer
 from tests.stack import Stack, wait_until, zipped
 
 NewStack = Callable[..., Stack]
@@ -89,3 +91,49 @@ def test_a_stopped_worker_finishes_what_it_has_begun(quick: Stack, sample_catalo
     wait_until(lambda: quick.get(f"/v1/jobs/{job_id}").json()["progress"] is not None, 60, "the plan")
     quick.group.restart("bulk")
     assert quick.finished(job_id, seconds=120)["status"] == "succeeded"
+
+
+def test_a_batch_search_survives_the_death_of_its_worker_and_answers_every_query_once(
+    quick: Stack, sample_catalogue: Path, shop: PictureServer, tmp_path: Path
+) -> None:
+    assert quick.imported(zipped(sample_catalogue, ROWS), "c.zip")["status"] == "succeeded"
+    ids = [item["id"] for item in quick.get(f"/v1/items?limit={ROWS}").json()["items"]]
+    photo = (sample_catalogue / "photo.jpg").read_bytes()
+    lines = [{"item_id": item_id} for item_id in (ids * 10)[:400]]
+    lines += [{"image_url": shop.add(f"/slow/{number}.jpg", photo)} for number in range(20)]
+    body = b"".join(json.dumps(line).encode() + b"\n" for line in lines)
+    headers = {"Content-Type": "application/x-ndjson"}
+    job_id = quick.post("/v1/searches/batch", data=body, headers=headers).json()["id"]
+
+    def done() -> int:
+        return (quick.get(f"/v1/jobs/{job_id}").json()["progress"] or {}).get("done", 0)
+
+    wait_until(lambda: done() == 400, 60, "the first two parts")
+    parts = sorted((tmp_path / "stack0" / "store" / "batches" / job_id).glob("0*.ndjson"))
+    written = {part: part.stat().st_mtime_ns for part in parts}
+    assert len(written) == 2
+    quick.group.kill("bulk", signal.SIGKILL)
+    quick.group.restart("bulk")
+    shop.release.set()
+    job = quick.finished(job_id, seconds=120)
+
+    assert (job["status"], job["attempts"]) == ("succeeded", 1), job
+    assert (job["result"]["queries"], job["result"]["failed"]) == (420, 0)
+    answers = [json.loads(line) for line in quick.get(job["result"]["results"]).content.splitlines()]
+    assert [answer["line"] for answer in answers] == list(range(1, 421))
+    assert {part: part.stat().st_mtime_ns for part in parts} == written, "what was answered is not answered again"
+
+
+def test_a_batch_search_whose_worker_dies_each_time_fails_as_lost(quick: Stack, shop: PictureServer) -> None:
+    url = shop.add("/slow/a.png", b"never")
+    headers = {"Content-Type": "application/x-ndjson"}
+    body = json.dumps({"image_url": url}).encode()
+    job_id = quick.post("/v1/searches/batch", data=body, headers=headers).json()["id"]
+    for attempt in (1, 2, 3):
+        wait_until(lambda: quick.get(f"/v1/jobs/{job_id}").json()["attempts"] == attempt, 60, "it is tried")  # noqa: B023
+        quick.group.kill("bulk", signal.SIGKILL)
+        if attempt < 3:
+            quick.group.restart("bulk")
+    job = quick.finished(job_id, seconds=60)
+    assert job["error"]["code"] == "worker_lost"
+    quick.group.restart("bulk")

@@ -2,7 +2,9 @@ from datetime import UTC, datetime, timedelta
 
 import redis
 
+from shared.batch_files import part_key
 from shared.catalogue import Catalogue
+from shared.errors import WorkerLost
 from shared.jobs import Jobs
 from shared.schemas import JobKind
 from shared.settings import Settings
@@ -41,3 +43,20 @@ def test_what_belongs_to_an_expired_import_goes_and_the_rest_stays(
         assert len(Chunks(catalogue).all("expired")) == len(catalogue.row_errors("expired", 10, 0)) == 0
         assert [store.exists(chunk_key(job_id, 0)) for job_id in (alive, "expired")] == [True, False]
         assert [name for name, key in uploads.items() if not store.exists(key)] == ["left"]
+
+
+def test_the_answers_of_batch_searches_stay_as_long_as_somebody_may_read_them(
+    catalogue: Catalogue, redis_client: redis.Redis, settings: Settings
+) -> None:
+    jobs, store = Jobs(redis_client, settings), Store(settings.store_url)
+    ids = {name: jobs.create(JobKind.BATCH_SEARCH, {}).id for name in ("waiting", "done", "failed", "cancelled")}
+    ids["expired"] = "expired"
+    jobs.succeed(ids["done"], b"{}")
+    jobs.fail(ids["failed"], WorkerLost("No."))
+    jobs.cancel(ids["cancelled"])
+    for job_id in ids.values():
+        with store.writing(part_key(job_id, 0)) as file:
+            file.write(b"{}")
+    for _ in range(2):
+        clean_up(catalogue, jobs, store)
+        assert [name for name, job_id in ids.items() if store.exists(part_key(job_id, 0))] == ["waiting", "done"]

@@ -27,6 +27,7 @@ DEADLINE_SECONDS = 20
 PHOTO = b"\xff\xd8 photo"
 NOW = datetime(2026, 1, 1, tzinfo=UTC)
 ROW_ERRORS = 25
+RESULTS = b'{"line":1,"item_id":"a","hits":[]}\n' * 3
 
 
 def _job(kind: str, status: str, **more: Any) -> dict[str, Any]:
@@ -53,6 +54,13 @@ def _import_job(failed: int) -> dict[str, Any]:
     return _job("import", "succeeded", result=result)
 
 
+def _batch_job(failed: int = 0) -> dict[str, Any]:
+    result = schemas.BatchResult(
+        queries=40, failed=failed, seconds=2.0, releases=["r1"], results="/v1/jobs/batch_search-1/results"
+    )
+    return _job("batch_search", "succeeded", result=result)
+
+
 @dataclass
 class StandIn:
     """Answers as the script says, and remembers what was asked."""
@@ -62,6 +70,7 @@ class StandIn:
     asked: list[tuple[str, str]] = field(default_factory=list)
     form: dict[str, str] = field(default_factory=dict)
     body: dict[str, Any] = field(default_factory=dict)
+    lines: bytes = b""
     uploads: dict[str, tuple[str | None, bytes]] = field(default_factory=dict)
     submitted: dict[str, Any] = field(default_factory=lambda: _job("import", "queued"))
     readiness: tuple[dict[str, Any], int] = field(default_factory=lambda: ({}, 200))
@@ -90,6 +99,17 @@ def _create_stand_in(stand_in: StandIn) -> Flask:
         if "color" in (stand_in.body.get("filter") or json.loads(stand_in.form.get("filter", "{}"))):
             return _problem(400, "filter_field_unknown", "There is no field 'color'; known fields: colour.")
         return jsonify(stand_in.submitted)
+
+    @app.post("/v1/searches/batch")
+    def create_batch() -> Response:
+        stand_in.lines = request.get_data()
+        return jsonify(stand_in.submitted)
+
+    @app.get("/v1/jobs/<job_id>/results")
+    def results(job_id: str) -> Response:
+        if job_id == "unknown":
+            return _problem(404, "job_not_found", "There is no job 'unknown'.")
+        return Response(RESULTS, mimetype="application/x-ndjson")
 
     @app.post("/v1/imports")
     def create_import() -> Response:
@@ -206,6 +226,73 @@ def test_a_failed_search_ends_with_its_error(stand_in: StandIn, photo: str) -> N
     result = _run(stand_in, "search", photo)
     assert result.exit_code == 1
     assert result.stderr.strip() == "error: The photo ends too early. (image_broken)"
+
+
+# search-batch, results
+
+
+@pytest.fixture
+def ids(tmp_path: Path) -> str:
+    file = tmp_path / "ids.txt"
+    file.write_bytes(b"\xef\xbb\xbfa\r\n\nb c\n")
+    return str(file)
+
+
+def test_items_of_a_file_are_sent_with_what_was_asked_and_their_answers_are_written(
+    stand_in: StandIn, ids: str, tmp_path: Path
+) -> None:
+    stand_in.submitted = _job("batch_search", "queued")
+    stand_in.jobs = [_batch_job()]
+    options = ["-k", "3", "--group-by", "brand", "--per-group", "2", "--filter", '{"colour": "red"}']
+    file = tmp_path / "answers.ndjson"
+    result = _run(stand_in, "search-batch", ids, *options, "--out", str(file))
+    assert result.exit_code == 0, result.output
+    assert file.read_bytes() == RESULTS
+    assert sorted(path.name for path in tmp_path.iterdir()) == ["answers.ndjson", "ids.txt"]
+    terms = {"k": 3, "group_by": "brand", "per_group": 2, "filter": {"colour": "red"}}
+    sent = [json.loads(line) if line else None for line in stand_in.lines.splitlines()]
+    assert sent == [{**terms, "item_id": "a"}, None, {**terms, "item_id": "b c"}]
+    schemas.SearchLine.model_validate(sent[0])
+    assert "40 of 40 queries answered in 2.0 s (20.0/s)" in result.stderr
+
+
+def test_ndjson_is_sent_as_it_is_and_takes_no_options(stand_in: StandIn, tmp_path: Path) -> None:
+    file = tmp_path / "queries.ndjson"
+    file.write_bytes(b'\n {"item_id": "a", "k": 4}\n{"image_url": "https://h/b.jpg"}')
+    stand_in.submitted = _job("batch_search", "queued")
+    stand_in.jobs = [_batch_job()]
+    result = _run(stand_in, "search-batch", str(file))
+    assert (result.exit_code, result.stdout_bytes) == (0, RESULTS)
+    assert stand_in.lines == file.read_bytes()
+    assert _run(stand_in, "search-batch", str(file), "-k", "3").exit_code == 2
+
+
+def test_all_items_are_asked_for_in_one_word(stand_in: StandIn, ids: str) -> None:
+    stand_in.submitted = _job("batch_search", "queued")
+    assert (
+        _run(stand_in, "search-batch", "--all", "--group-by", "@duplicates", "--no-wait").stdout == "batch_search-1\n"
+    )
+    assert stand_in.body == {"all_items": True, "group_by": "@duplicates"}
+    schemas.BatchRequest.model_validate(stand_in.body)
+    assert _run(stand_in, "search-batch").exit_code == 2
+    assert _run(stand_in, "search-batch", ids, "--all").exit_code == 2
+
+
+def test_queries_that_failed_make_the_status_3(stand_in: StandIn, ids: str) -> None:
+    stand_in.submitted = _job("batch_search", "queued")
+    stand_in.jobs = [_batch_job(failed=2)]
+    result = _run(stand_in, "search-batch", ids)
+    assert result.exit_code == 3
+    assert "38 of 40 queries answered" in result.stderr
+
+
+def test_results_are_fetched_later_and_watch_sums_up(stand_in: StandIn, tmp_path: Path) -> None:
+    assert _run(stand_in, "results", "batch_search-1").stdout_bytes == RESULTS
+    file = tmp_path / "answers.ndjson"
+    assert _run(stand_in, "results", "unknown", "-o", str(file)).exit_code == 1
+    assert list(tmp_path.iterdir()) == []
+    stand_in.jobs = [_batch_job()]
+    assert "40 of 40 queries" in _run(stand_in, "watch", "batch_search-1").stderr
 
 
 # import

@@ -250,3 +250,40 @@ def test_callbacks_that_are_due_are_sent_once(
     assert dispatch_callbacks(jobs, tasks, settings) == 0
     assert all_waiting(redis_client) == {CALLBACKS: [("deliver_callback", due)]}
     assert jobs.claim_due_callbacks(0) == [], "it is due again only when its message must be lost"
+
+
+BATCH = {"all_items": True, "terms": {}}
+
+
+@pytest.mark.parametrize("tries", [0, 1], ids=["queued", "running"])
+def test_a_batch_search_that_stands_still_is_sent_again_once(
+    jobs: Jobs, recover: Any, redis_client: Redis, tries: int
+) -> None:
+    job_id = overdue(jobs, JobKind.BATCH_SEARCH, BATCH, tries)
+    recover()
+    jobs.renew(job_id, seconds=-1)
+    recover()
+    assert all_waiting(redis_client) == {BULK: [("search_batch", job_id)]}
+    assert jobs.overdue() == []
+
+
+def test_a_batch_search_that_waits_for_its_turn_is_left_alone_however_often_it_was_tried(
+    jobs: Jobs, recover: Any, tasks: TaskSender, redis_client: Redis
+) -> None:
+    job_id = overdue(jobs, JobKind.BATCH_SEARCH, BATCH, tries=2)
+    tasks.send("import_chunk", "another job", 3)
+    tasks.send("search_batch", job_id, True)
+    recover()
+    assert all_waiting(redis_client) == {BULK: [("import_chunk", "another job", 3), ("search_batch", job_id, True)]}
+    assert jobs.get(job_id).status is JobStatus.RUNNING
+
+
+def test_a_batch_search_whose_workers_died_each_time_fails_as_worker_lost(
+    jobs: Jobs, recover: Any, redis_client: Redis
+) -> None:
+    job_id = overdue(jobs, JobKind.BATCH_SEARCH, BATCH, tries=2)
+    recover()
+    error = jobs.get(job_id).error
+    assert error is not None
+    assert error["code"] == "worker_lost"
+    assert all_waiting(redis_client) == {}

@@ -279,3 +279,4 @@ def test_an_import_is_summed_up_in_one_line() -> None:
     result = {"rows": 8024, "imported": 8023, "failed": 1, "deleted": 0, "embedded": 12}
     assert import_summary(result) == "8,023 of 8,024 rows imported, 12 images embedded, 1 row left out"
     assert "3 items deleted" in import_summary({**result, "deleted": 3})
+    assert import_summary({**result, "near_duplicates": 1}).endswith("1 row left out, 1 near-duplicate found")

@@ -7,6 +7,7 @@ from hypothesis import strategies as st
 from pydantic import ValidationError
 
 from shared.schemas import (
+    BatchRequest,
     Crop,
     ImportParameters,
     ImportRequest,
@@ -169,3 +170,22 @@ def test_bodies_are_frozen() -> None:
     item = Item.model_validate({"id": "a", "title": "", "attributes": {}, "images": [], "updated_at": "2026-01-01"})
     with pytest.raises(ValidationError):
         item.title = "b"  # type: ignore[misc]
+
+
+def test_groups_need_a_name_to_have_a_size() -> None:
+    assert SearchParameters.model_validate({"group_by": "brand", "per_group": "3"}).per_group == 3
+    assert SearchParameters.model_validate({"group_by": "@duplicates"}).per_group == 1
+    for wrong in ({"per_group": 2}, {"group_by": ""}, {"group_by": "x" * 65}, {"group_by": "brand", "per_group": 0}):
+        with pytest.raises(ValidationError):
+            SearchParameters.model_validate(wrong)
+
+
+@pytest.mark.parametrize(
+    "body",
+    [{}, {"item_ids": []}, {"item_ids": ["a"], "all_items": True}, {"all_items": False}, {"all_items": "true"}],
+)
+def test_a_batch_names_its_items_or_wants_all(body: dict[str, Any]) -> None:
+    with pytest.raises(ValidationError):
+        BatchRequest.model_validate(body)
+    assert BatchRequest.model_validate({"item_ids": ["a", "no id at all"]}).k == 10
+    assert BatchRequest.model_validate({"all_items": True}).item_ids is None

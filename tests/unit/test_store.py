@@ -122,3 +122,12 @@ def test_a_tree_goes_with_all_its_files_and_nothing_else(store: Store, url: str)
     store.remove_tree("imports/a")
     store.remove_tree("imports/ab/000000.ndjson")
     assert files_in(url) == []
+
+
+def test_a_folder_names_what_it_holds(store: Store) -> None:
+    assert store.names("batches") == []
+    for key in ("batches/a/1.json", "batches/a/2.json", "batches/b/1.json"):
+        with store.writing(key) as file:
+            file.write(b"{}")
+    assert sorted(store.names("batches")) == ["a", "b"]
+    assert sorted(store.names("batches/a")) == ["1.json", "2.json"]

@@ -16,6 +16,7 @@ Reading, one row at a time:
 Importing, some rows at a time:
 
     run          plan, chunks, end                              ImportRunner
+    near_duplicates                                             which imported items look like another
     plan         what chunks there are and what became of them  plan_import, Chunks
     sources      the file and the photos that a job names       open_import
     intake       rows with photos to a change of the catalogue  Intake

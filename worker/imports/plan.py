@@ -185,6 +185,13 @@ class Chunks:
         with Session(self._engine) as session:
             return session.execute(select(func.count()).select_from(ImportErrorRow).where(*nameless)).scalar_one()
 
+    def left_out_lines(self, job_id: str, first: int, last: int) -> set[int]:
+        """Return which lines of a range of the file were left out."""
+        row = ImportErrorRow
+        statement = select(row.line).where(row.job_id == job_id, row.line.between(first, last))
+        with Session(self._engine) as session:
+            return set(session.scalars(statement))
+
     def failed_rows(self, job_id: str) -> int:
         """Return how many rows of an import were left out so far."""
         statement = select(func.count()).select_from(ImportErrorRow).where(ImportErrorRow.job_id == job_id)

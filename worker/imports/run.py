@@ -4,6 +4,7 @@ import logging
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from datetime import UTC, datetime
+from typing import Any
 
 from shared.catalogue import Catalogue
 from shared.catalogue_change import ItemChange, type_of
@@ -15,13 +16,18 @@ from shared.schemas import ImportMode, ImportResult, Progress
 from shared.settings import Settings
 from shared.store import Store
 from shared.tables import ImportChunkRow
+from worker.engine import Engine
 from worker.fetcher import GuardedFetcher
 from worker.imports.intake import Intake, Prepared
+from worker.imports.near_duplicates import CannotCompare, find_near_duplicates, imported_items
 from worker.imports.plan import Chunks, Totals, chunk_key, plan_import, read_chunk, record_errors, skipped_columns
 from worker.imports.sources import open_import
 from worker.progress import progress_after
 
 log = logging.getLogger(__name__)
+
+# Of opening an encoder and an index, or searching; none of these is worth failing an import whose items are all there.
+CANNOT_COMPARE = (CannotCompare, OSError, ValueError, RuntimeError, MemoryError)
 
 
 @dataclass(frozen=True)
@@ -34,6 +40,7 @@ class ImportRunner:
     store: Store
     fetcher: GuardedFetcher
     intake: Callable[[], Intake]
+    engine: Callable[[], Engine]
     tasks: TaskSender
 
     def plan(self, job: JobRecord) -> None:
@@ -94,11 +101,12 @@ class ImportRunner:
         failed_later = totals.rows_done - totals.imported
         total, done = totals.rows + failed - failed_later, totals.imported + failed
         elapsed = (datetime.now(UTC) - (job.started_at or job.created_at)).total_seconds()
-        self.jobs.set_progress(job.id, progress_after(elapsed, done, total, failed=failed))
+        progress = progress_after(elapsed, done, total, failed=failed)
+        self.jobs.set_progress(job.id, progress)
         if totals.open_chunks == 0:
-            self._finish(job, totals, failed)
+            self._finish(job, totals, failed, progress)
 
-    def _finish(self, job: JobRecord, totals: Totals, failed: int) -> None:
+    def _finish(self, job: JobRecord, totals: Totals, failed: int, progress: Progress) -> None:
         deleted, deletion_skipped = 0, None
         if job.parameters["mode"] == ImportMode.REPLACE:
             deletion_skipped = self._reason_to_delete_nothing(job, totals.imported)
@@ -107,6 +115,10 @@ class ImportRunner:
                     return self.clear(job)
                 if deletion_skipped is None:
                     deleted = change.delete_absent(job.id, job.created_at)
+        self.jobs.set_progress(job.id, progress.model_copy(update={"step": "near_duplicates"}))
+        near_duplicates = self._near_duplicates(job, totals.imported)
+        if near_duplicates is None:
+            return self.clear(job)
         result = ImportResult(
             rows=totals.imported + failed,
             imported=totals.imported,
@@ -115,9 +127,46 @@ class ImportRunner:
             deletion_skipped=deletion_skipped,
             embedded=totals.embedded,
             skipped_columns=skipped_columns(self.store, job.id),
+            **near_duplicates,
         )
+        self.jobs.set_progress(job.id, progress)
         self.jobs.succeed(job.id, result.model_dump())
         return self.clear(job)
+
+    def _near_duplicates(self, job: JobRecord, imported: int) -> dict[str, Any] | None:
+        """Return what the result tells of near-duplicates; None if the import was cancelled meanwhile.
+
+        Whatever is in the way of comparing, the items are imported: the result says why it was left out.
+        """
+        asked = job.parameters.get("duplicate_min_cosine")  # a job of before the upgrade has none
+        if not imported:
+            return {"near_duplicates": 0, "duplicate_min_cosine": asked}
+        if job.attempts > self.settings.job_max_attempts:
+            return {"near_duplicates_skipped": f"The worker died {job.attempts - 1} times before the import ended."}
+
+        def goes_on() -> bool:
+            return not self.jobs.is_cancelled(job.id)
+
+        if not goes_on():
+            return None
+        try:
+            engine = self.engine()
+            engine.live_index.refresh()
+            min_cosine: float = engine.release.min_cosine if asked is None else asked
+            items = imported_items(job.id, self.catalogue, self.store)
+            found = find_near_duplicates(items, imported, engine.live_index, min_cosine, goes_on)
+        except CANNOT_COMPARE as error:
+            log.warning("Near-duplicates of import %s are not known: %s", job.id, error)
+            return {"near_duplicates_skipped": str(error) or type(error).__name__}
+        if found is None:
+            return None
+        if not found.known:
+            return {"near_duplicates_skipped": f"None of the items is in the index of release {engine.release.id} yet."}
+        return {
+            "near_duplicates": found.count,
+            "near_duplicate_pairs": found.pairs,
+            "duplicate_min_cosine": min_cosine,
+        }
 
     def _reason_to_delete_nothing(self, job: JobRecord, imported: int) -> str | None:
         """Rows that can't be read may be those of items that are to stay: when in doubt, nothing is deleted."""
