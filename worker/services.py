@@ -161,7 +161,13 @@ class Services:
 
         Raises:
             EncoderUnavailable: if the encoder can't be had; the message tells the remedy.
+            IndexUnavailable: if the index can't be reached, or not from this worker.
         """
+        if self.settings.index_url is not None and "://" not in self.settings.index_url:
+            raise IndexUnavailable(
+                "The index is in milvus-lite's file, which the search worker alone may have open: batch searches need "
+                "FAISS, or Milvus as a server."
+            )
         with self._opening_engine:
             release = self.active.current()
             if self._engine is None or self._engine.release != release:

@@ -40,7 +40,7 @@ def answer(
     Raises:
         Exception: what `still_wanted` raises, and what fails but for a query's own fault.
     """
-    engine.live_index.refresh()
+    engine.live_index.follow()
     read = [_read(query, terms) for query in queries]
     whole = [found.item_id for _, found in read if isinstance(found, SearchLine) and found.item_id and not found.crop]
     known = engine.item_queries(whole)

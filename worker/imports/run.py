@@ -143,6 +143,8 @@ class ImportRunner:
             return {"near_duplicates": 0, "duplicate_min_cosine": asked}
         if job.attempts > self.settings.job_max_attempts:
             return {"near_duplicates_skipped": f"The worker died {job.attempts - 1} times before the import ended."}
+        if self.settings.index_url is not None:
+            return {"near_duplicates_skipped": "The index is in Milvus, where near-duplicates are not looked for yet."}
 
         def goes_on() -> bool:
             return not self.jobs.is_cancelled(job.id)
