@@ -146,7 +146,7 @@ def test_a_result_tells_of_an_item_whose_image_is_replaced_before_it_is_read(
     settings: Settings, redis_client: redis.Redis
 ) -> None:
     bench, index = Bench(settings, redis_client), WatchedIndex(3)
-    bench.engine.live_index = LiveIndex(bench.catalogue, index, bench.encoder.id)
+    bench.engine = bench.new_engine(live_index=LiveIndex(bench.catalogue, index, bench.encoder.id))
     vector = (np.array(COLOURS["red"]) / np.linalg.norm(COLOURS["red"])).astype("<f4")
     index.after_search = lambda: put(bench.catalogue, {"red": vector.tobytes()}, bench.encoder.id)
     result = bench.search(photo(COLOURS["red"]), k=3)
