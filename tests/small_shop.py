@@ -10,6 +10,9 @@ import torch
 from PIL import Image
 
 from training.plan import Plan
+from training.run import run
+from training.run_folder import RunFolder
+from training.turns import Turns
 from worker.encoder import BACKBONES, Transform
 from worker.encoder.backbones import Backbone
 
@@ -83,6 +86,20 @@ def small_backbone(folder: Path) -> Iterator[Backbone]:
     finally:
         del BACKBONES["small"]
         torch.set_num_threads(threads)
+
+
+def train(plan: Plan, folder: RunFolder) -> None:
+    """Train to the end, in silence."""
+    run(
+        plan,
+        folder,
+        folder.path.parent / "cache",
+        resumes=False,
+        turns=Turns(),
+        device=torch.device("cpu"),
+        shown=lambda _: lambda *_: None,
+        said=lambda _: None,
+    )
 
 
 def small_plan(table: Path, **changes: object) -> Plan:

@@ -36,7 +36,7 @@ class FilteredRows:
             version: the catalogue's seq that the index is at. What is returned may be of a later state.
 
         Raises:
-            InvalidFilter: if it names what is no attribute any more.
+            UnknownFilterField: if it names what is no attribute any more.
         """
         key = (version, canonical(condition))
         with self._lock:

@@ -38,9 +38,9 @@ def _many(measured: Mapping[str, Any]) -> Iterator[str]:
     if theirs:
         cost = sum(theirs["cpu_ms"].values())
         yield (
-            f"- LitServe spends {cost:.1f} ms on the same decoder, network and index: {used - cost:+.1f} ms is the "
-            "price of a job that survives its worker, of the queue, and of a web tier that needs no model. The work of "
-            "the engine is the same in both."
+            f"- LitServe spends {cost:.1f} ms with the same decoder, network and index: {used - cost:+.1f} ms are the "
+            "price of a job that survives its worker, of the queue, and of a web tier that needs no model. How much of "
+            "it comes from models of one thread each, where LitServe runs several, is not told apart."
         )
 
 

@@ -48,10 +48,7 @@ def search_batch(
         with lines_of(file, terms) as lines, upload_progress(session.notes) as on_sent:
             job = session.api.search_lines(lines, on_sent)
     if no_wait:
-        if session.as_json:
-            session.print_json(job)
-        else:
-            click.echo(job["id"])
+        session.print_sent(job)
         return
     session.note(f"job {job['id']}")
     job = session.follow(job)

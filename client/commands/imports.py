@@ -86,10 +86,7 @@ def import_catalogue(
     else:
         job = session.api.import_server_path(str(server_path), parameters)
     if no_wait:
-        if session.as_json:
-            session.print_json(job)
-        else:
-            click.echo(job["id"])
+        session.print_sent(job)
         return
     session.note(f"job {job['id']}")
     report_import(session, session.follow(job), errors_file)

@@ -33,6 +33,13 @@ class Session:
         indent = 2 if self.out.is_terminal else None
         click.echo(json.dumps(value, indent=indent, ensure_ascii=False))
 
+    def print_sent(self, job: Job) -> None:
+        """Print a job that is not followed: its id, or all of it."""
+        if self.as_json:
+            self.print_json(job)
+        else:
+            click.echo(job["id"])
+
     def note(self, text: str) -> None:
         """Print one line for a person, apart from the output proper."""
         self.notes.print(plain(text), soft_wrap=True)

@@ -11,18 +11,17 @@ from click.testing import CliRunner
 from PIL import Image
 from rich.progress import Progress as Bars
 
-from tests.small_shop import FEATURES, small_backbone, small_plan, write_shop
+from tests.small_shop import FEATURES, small_backbone, small_plan, train, write_shop
 from training.evaluate import main as evaluate
 from training.export import export_run
 from training.export import main as export
 from training.joined_encoder import JoinedEncoder
 from training.labelled_photos import LabelledPhotos, read_photos
 from training.problem import TrainingProblem
-from training.run import columns_of, run
+from training.run import columns_of
 from training.run_folder import RunFolder
 from training.served import as_served, open_judged
 from training.served_head import Additions
-from training.turns import Turns
 from worker.encoder import BACKBONES, Encoder, choose_runtime, load_encoder, open_encoder
 from worker.encoder.head import Head
 from worker.encoder.whitening import Whitening, whitening_of
@@ -44,19 +43,6 @@ def run_folder(request: pytest.FixtureRequest, shop: Path, tmp_path_factory: pyt
     folder = RunFolder(tmp_path_factory.mktemp("runs") / "run")
     train(small_plan(shop, epochs=2, dim=request.param), folder)
     return folder
-
-
-def train(plan: object, folder: RunFolder) -> None:
-    run(
-        plan,  # type: ignore[arg-type]
-        folder,
-        folder.path.parent / "cache",
-        resumes=False,
-        turns=Turns(),
-        device=torch.device("cpu"),
-        shown=lambda _: lambda *_: None,
-        said=lambda _: None,
-    )
 
 
 def exported(folder: RunFolder, out: Path, additions: Additions) -> Encoder:

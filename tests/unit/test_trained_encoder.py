@@ -7,22 +7,19 @@ from pathlib import Path
 
 import numpy as np
 import pytest
-import torch
 from click.testing import CliRunner
 from PIL import Image
 from rich.progress import Progress as Bars
 from safetensors.numpy import load_file
 
-from tests.small_shop import small_backbone, small_plan, write_shop
+from tests.small_shop import small_backbone, small_plan, train, write_shop
 from training.evaluate import main as evaluate
 from training.export import export_run
 from training.export import main as export
 from training.judgement import compare, judge
 from training.labelled_photos import Columns, read_photos
-from training.run import run
 from training.run_folder import RunFolder
 from training.served import open_judged
-from training.turns import Turns
 from worker.encoder import BACKBONES, EncoderUnavailable, choose_runtime, encoder_id, load_encoder, open_encoder
 from worker.encoder.head import Head
 
@@ -43,16 +40,7 @@ def _small(tmp_path_factory: pytest.TempPathFactory) -> Iterator[None]:
 @pytest.fixture(scope="module")
 def run_folder(shop: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
     folder = tmp_path_factory.mktemp("runs") / "run"
-    run(
-        small_plan(shop, epochs=4, dim=8, size=24),
-        RunFolder(folder),
-        folder.parent / "cache",
-        resumes=False,
-        turns=Turns(),
-        device=torch.device("cpu"),
-        shown=lambda _: lambda *_: None,
-        said=lambda _: None,
-    )
+    train(small_plan(shop, epochs=4, dim=8, size=24), RunFolder(folder))
     return folder
 
 
