@@ -94,7 +94,7 @@ class Settings(BaseSettings):
     index_kept_snapshots: int = Field(
         2, ge=1, le=100, description="How many builds of an index stay on a worker's disk, the present one included."
     )
-    batch_max_images: int = Field(16, ge=1, le=256, description="Most photos of one forward pass of a search worker.")
+    batch_max_images: int = Field(4, ge=1, le=256, description="Most photos of one forward pass of a search worker.")
     waiting_max_images: int = Field(
         64, ge=1, le=4096, description="Most photos that wait for the model of a search worker; further ones hold on."
     )

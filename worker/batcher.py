@@ -1,4 +1,4 @@
-"""Micro-batching: many threads hand in one item each, and one thread works on all that wait together."""
+"""Micro-batching: many threads hand in one item each, and few threads work on all that wait together."""
 
 from collections import deque
 from collections.abc import Callable, Sequence
@@ -11,26 +11,37 @@ Out = TypeVar("Out")
 
 
 class MicroBatcher(Generic[In, Out]):
-    """Runs `run` on all items that wait, at most `max_items` at once, as soon as it is free; one thread.
+    """Runs `run` on all items that wait, at most `max_items` at once, as soon as one of its threads is free.
 
-    There is no timer. An item that comes while nothing runs is run at once, alone; those that come while a batch
-    runs are the next batch. So batches grow with the load by themselves, and nobody waits for company.
+    There is no timer. An item that comes while a thread is free is run at once, alone; those that come while all are
+    busy are the next batch. So batches grow with the load by themselves, and nobody waits for company.
     """
 
     def __init__(
-        self, run: Callable[[Sequence[In]], Sequence[Out]], *, max_items: int, max_waiting: int, name: str
+        self,
+        run: Callable[[Sequence[In]], Sequence[Out]],
+        *,
+        max_items: int,
+        max_waiting: int,
+        name: str,
+        threads: int = 1,
     ) -> None:
-        """Start the thread.
+        """Start the threads.
 
         Args:
-            run: gives one output for each item, in their order. Called in one thread only.
+            run: gives one output for each item, in their order. Called by so many threads at once as there are.
             max_items: most items of one batch, >= 1.
             max_waiting: most items that wait; `submit` blocks while there are so many, >= 1.
-            name: of the thread.
+            name: of the threads.
+            threads: most batches that run side by side, >= 1.
         """
-        if max_items < 1 or max_waiting < 1:
-            raise ValueError(f"max_items and max_waiting must be at least 1, not {max_items} and {max_waiting}")
+        if max_items < 1 or max_waiting < 1 or threads < 1:
+            raise ValueError(
+                "max_items, max_waiting and threads must be at least 1, not "
+                f"{max_items}, {max_waiting} and {threads}"
+            )
         self._run = run
+        self._name = name
         self._max_items = max_items
         self._max_waiting = max_waiting
         self._waiting: deque[tuple[In, Future[Out]]] = deque()
@@ -38,8 +49,8 @@ class MicroBatcher(Generic[In, Out]):
         lock = Lock()
         self._has_items = Condition(lock)
         self._has_room = Condition(lock)
-        self._thread = Thread(target=self._loop, name=name, daemon=True)
-        self._thread.start()
+        for number in range(threads):
+            Thread(target=self._loop, name=f"{name}-{number}", daemon=True).start()
 
     def __len__(self) -> int:
         """Return how many items wait; those of the running batch do not."""
@@ -60,13 +71,13 @@ class MicroBatcher(Generic[In, Out]):
             while len(self._waiting) >= self._max_waiting and not self._is_closed:
                 self._has_room.wait()
             if self._is_closed:
-                raise RuntimeError(f"{self._thread.name} was closed")
+                raise RuntimeError(f"{self._name} was closed")
             self._waiting.append((item, future))
             self._has_items.notify()
         return future
 
     def close(self) -> None:
-        """Take no further items; those that wait are still run, then the thread ends. Does not wait for it."""
+        """Take no further items; those that wait are still run, then the threads end. Does not wait for them."""
         with self._has_items:
             self._is_closed = True
             self._has_items.notify_all()
@@ -97,7 +108,7 @@ class MicroBatcher(Generic[In, Out]):
         try:
             outputs = self._run([item for item, _ in batch])
             if len(outputs) != len(batch):
-                raise RuntimeError(f"{self._thread.name} got {len(outputs)} outputs for {len(batch)} items")
+                raise RuntimeError(f"{self._name} got {len(outputs)} outputs for {len(batch)} items")
         except Exception as error:  # noqa: BLE001 - whatever it is, those who wait for the output get it
             if len(batch) == 1:
                 batch[0][1].set_exception(error)

@@ -32,7 +32,7 @@ StillWanted = Callable[[], None]
 
 
 class Embedder:
-    """Embeds photos with one encoder; threads share it. Its batcher's thread ends when nobody refers to it any more."""
+    """Embeds photos with one encoder; threads share it. Its batcher's threads end when nobody refers to it any more."""
 
     def __init__(self, encoder: Encoder, settings: Settings) -> None:
         """Args:
@@ -48,6 +48,7 @@ class Embedder:
             max_items=settings.batch_max_images,
             max_waiting=settings.waiting_max_images,
             name="embed",
+            threads=encoder.passes_at_once,
         )
         weakref.finalize(self, self._batcher.close)
 

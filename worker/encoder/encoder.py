@@ -27,12 +27,14 @@ class Encoder(ABC):
         manifest: what a release records of it, as JSON values: id, base_id, backbone, runtime, dim and the
             transform's parameters at least.
         transform: what turns images into the network's input.
+        passes_at_once: forward passes that may run side by side; one more waits for another to end.
     """
 
     id: str
     dim: int
     manifest: dict[str, Any]
     transform: Transform
+    passes_at_once: int = 1
 
     def __init__(self, manifest: dict[str, Any]) -> None:
         """Args:
@@ -59,7 +61,7 @@ class Encoder(ABC):
 
     @abstractmethod
     def embed(self, pixels: np.ndarray) -> np.ndarray:
-        """Run the network. Safe to call from several threads: one forward pass at a time, as large as given.
+        """Run the network. Safe to call from several threads; a pass is as large as given.
 
         Args:
             pixels: uint8 (n, size, size, 3), what `pixels` made of n images; n may be 0. Not modified.

@@ -1,8 +1,9 @@
 """The runtimes openvino and openvino-int8: an exported network on the CPU, without PyTorch."""
 
 import fcntl
-import threading
 from pathlib import Path
+from queue import SimpleQueue
+from threading import Lock
 from typing import Any
 
 import numpy as np
@@ -20,33 +21,49 @@ class OpenVinoEncoder(Encoder):
         """Args:
         manifest: see `Encoder`.
         folder: where the model is; the compiled one is kept below it.
-        threads: CPU threads of one forward pass.
+        threads: CPU threads of all forward passes that run at a time.
         """
         super().__init__(manifest)
-        self._request = _compile(folder, threads).create_infer_request()
-        self._forward = threading.Lock()
+        self.passes_at_once = threads
+        self._whole = _compile(folder, threads, passes=1).create_infer_request()
+        self._shares = SimpleQueue[Any]()
+        network = _compile(folder, threads, passes=threads)
+        for _ in range(threads):
+            self._shares.put(network.create_infer_request())
+        self._lock = Lock()
+        self._running = 0
 
     def embed(self, pixels: np.ndarray) -> np.ndarray:
-        """Run the network; see `Encoder.embed`."""
+        """Run the network; see `Encoder.embed`. A pass that begins alone has all threads, one beside others has one."""
         self._check(pixels)
         if len(pixels) == 0:
             return np.empty((0, self.dim), dtype=np.float32)
         batch = ov.Tensor(np.require(pixels, requirements=["C", "W"]), shared_memory=True)
-        with self._forward:
-            self._request.set_input_tensor(batch)
-            self._request.infer()
+        with self._lock:
+            is_alone = self._running == 0
+            self._running += 1
+        request = self._whole if is_alone else self._shares.get()
+        try:
+            request.set_input_tensor(batch)
+            request.infer()
             # The request writes its next answer to the same memory.
-            embeddings: np.ndarray = self._request.get_output_tensor().data.copy()
+            embeddings: np.ndarray = request.get_output_tensor().data.copy()
             return embeddings
+        finally:
+            if not is_alone:
+                self._shares.put(request)
+            with self._lock:
+                self._running -= 1
 
 
-def _compile(folder: Path, threads: int) -> Any:
+def _compile(folder: Path, threads: int, passes: int) -> Any:
+    """Return the network for so many passes at once, which share the threads evenly."""
     compiled = folder / "compiled"
     compiled.mkdir(exist_ok=True)
     options = {
         # Without it, CPUs with bfloat16 units compute in that: another function, and cosine 0.99 instead of 1.
         "INFERENCE_PRECISION_HINT": "f32",
-        "PERFORMANCE_HINT": "LATENCY",
+        "NUM_STREAMS": str(passes),
         "INFERENCE_NUM_THREADS": threads,
         # Pinned threads can't move away from a core that another process of this machine is using.
         "ENABLE_CPU_PINNING": False,
