@@ -59,3 +59,17 @@ class TaskMessages:
             },
         }
         return TaskMessage(queue_key(queue), json.dumps(envelope))
+
+
+def read_message(text: bytes) -> tuple[str, list[Any]]:
+    """Return the task and its arguments of a message on a queue.
+
+    Raises:
+        ValueError: if it is none.
+    """
+    try:
+        envelope = json.loads(text)
+        arguments, _named, _embedded = json.loads(base64.b64decode(envelope["body"]))
+        return str(envelope["headers"]["task"]), list(arguments)
+    except (KeyError, TypeError) as error:
+        raise ValueError(f"this is no message of a task: {error!r}") from None

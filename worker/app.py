@@ -120,6 +120,7 @@ def _connect_signals(services: Services, settings: Settings) -> None:
     @worker_shutting_down.connect(weak=False)
     def withdraw(**_: Any) -> None:
         stopped.set()
+        services.backlog.end()
         try:
             for queue in list(app.amqp.queues.consume_from):
                 withdraw_worker(services.redis, queue, name)

@@ -87,8 +87,15 @@ def add_job_tasks(app: Celery, services: Services, tasks: TaskSender) -> None:
             def run_in_turn(job_id: str) -> None:
                 services.fetch_turns.run(by_url, job_id, work, services.jobs, tasks)
 
-            app.task(name=by_url, shared=False)(run_in_turn)
-            return app.task(name=name, shared=False)(work)
+            def handed_over(job_id: str) -> None:
+                services.backlog.run(work, job_id)
+
+            def handed_over_by_url(job_id: str) -> None:
+                services.backlog.run(run_in_turn, job_id)
+
+            services.backlog.serve({name: work, by_url: run_in_turn})
+            app.task(name=by_url, shared=False)(handed_over_by_url)
+            return app.task(name=name, shared=False)(handed_over)
 
         return register
 

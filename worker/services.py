@@ -19,10 +19,12 @@ from shared.catalogue import Catalogue
 from shared.database import connect_database
 from shared.errors import IndexUnavailable
 from shared.jobs import Jobs
+from shared.queues import SEARCH, queue_key
 from shared.redis_client import connect_redis
 from shared.settings import Settings
 from shared.store import Store
 from worker.active_release import ActiveRelease
+from worker.backlog import Backlog
 from worker.fetch_turns import FetchTurns
 from worker.fetcher import GuardedFetcher
 from worker.heartbeat import Leases
@@ -35,7 +37,8 @@ if TYPE_CHECKING:
 
 log = logging.getLogger(__name__)
 
-FETCHING_TASKS = 16  # half of a search worker's threads
+SEARCH_THREADS = 16  # as in the Procfile
+FETCHING_TASKS = SEARCH_THREADS // 2
 RETRY_SECONDS = 30  # after a release that could not be opened
 
 
@@ -73,6 +76,11 @@ class Services:
     def jobs(self) -> Jobs:
         """The job records."""
         return Jobs(self.redis, self.settings)
+
+    @cached_property
+    def backlog(self) -> Backlog:
+        """What waits on the search queue."""
+        return Backlog(self.redis, queue_key(SEARCH), SEARCH_THREADS)
 
     @cached_property
     def leases(self) -> Leases:
