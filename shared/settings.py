@@ -75,7 +75,7 @@ class Settings(BaseSettings):
         None,
         description="Weights file (.safetensors or .pth) or folder of a trained encoder; unset: the backbone's own.",
     )
-    encoder_threads: int = Field(2, ge=1, le=64, description="CPU threads of one forward pass.")
+    encoder_threads: int = Field(2, ge=1, le=64, description="CPU threads of all forward passes of a worker.")
     encoder_runtime: Literal["auto", "openvino-int8", "openvino", "torch"] = Field(
         "auto", description="What runs the encoder of a new release; auto: the fastest that passes the accuracy gate."
     )

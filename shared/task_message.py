@@ -71,5 +71,5 @@ def read_message(text: bytes) -> tuple[str, list[Any]]:
         envelope = json.loads(text)
         arguments, _named, _embedded = json.loads(base64.b64decode(envelope["body"]))
         return str(envelope["headers"]["task"]), list(arguments)
-    except (KeyError, TypeError) as error:
+    except (KeyError, TypeError, ValueError) as error:
         raise ValueError(f"this is no message of a task: {error!r}") from None

@@ -37,8 +37,7 @@ class MicroBatcher(Generic[In, Out]):
         """
         if max_items < 1 or max_waiting < 1 or threads < 1:
             raise ValueError(
-                "max_items, max_waiting and threads must be at least 1, not "
-                f"{max_items}, {max_waiting} and {threads}"
+                f"max_items, max_waiting and threads must be at least 1, not {max_items}, {max_waiting} and {threads}"
             )
         self._run = run
         self._name = name

@@ -39,8 +39,7 @@ def _many(measured: Mapping[str, Any]) -> Iterator[str]:
         cost = sum(theirs["cpu_ms"].values())
         yield (
             f"- LitServe spends {cost:.1f} ms with the same decoder, network and index: {used - cost:+.1f} ms are the "
-            "price of a job that survives its worker, of the queue, and of a web tier that needs no model. How much of "
-            "it comes from models of one thread each, where LitServe runs several, is not told apart."
+            "price of a job that survives its worker, of the queue, and of a web tier that needs no model."
         )
 
 
@@ -93,5 +92,5 @@ def _bulk(measured: Mapping[str, Any]) -> Iterator[str]:
     if bulk:
         yield (
             f"- An import embeds {bulk['rate']:.0f} images a second from request to last commit, the raw engine "
-            f"{measured['raw']['bulk_rate']:.0f} without reading a table, keeping a photo or writing an embedding."
+            f"{bulk['raw_rate']:.0f} without reading a table, keeping a photo or writing an embedding."
         )

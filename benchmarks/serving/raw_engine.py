@@ -30,7 +30,7 @@ class RawPlan:
 
     Attributes:
         bundle: file of the Bundle.
-        photos: files to search with.
+        photos: files to search with; none: only the rate of `images` is measured.
         images: catalogue images to embed in batches.
         seconds: length of one repetition.
         repetitions: how many.
@@ -129,8 +129,10 @@ def measure(plan: RawPlan) -> dict[str, Any]:
     """Return all figures of the raw engine."""
     bundle = Bundle.load(Path(plan.bundle))
     engine = RawEngine(bundle)
-    photos = [Path(photo).read_bytes() for photo in plan.photos]
     images = [Path(image) for image in plan.images]
+    if not plan.photos:
+        return {"bulk_rate": statistics.median(engine.embed_images(images) for _ in range(plan.repetitions))}
+    photos = [Path(photo).read_bytes() for photo in plan.photos]
     index_threads = engine.fastest_index_threads(photos, bundle.threads)
     answers = {
         name: [hit["item_id"] for hit in engine.search(photo)] for name, photo in zip(plan.photos, photos, strict=True)
@@ -142,7 +144,6 @@ def measure(plan: RawPlan) -> dict[str, Any]:
         "loop": summary([engine.search_for(photos, plan.seconds) for _ in range(plan.repetitions)]),
         "forward_ms": engine.forward_ms(photos[0], plan.seconds / 2),
         "forward_batch_8": engine.forward_rate(photos, plan.seconds / 2),
-        "bulk_rate": statistics.median(engine.embed_images(images) for _ in range(plan.repetitions)),
         "answers": answers,
     }
 

@@ -82,7 +82,7 @@ class EncoderRun:
         bundle, manifest = self._installation.bundle(self._index, self._threads)
         measured: dict[str, Any] = {"release": manifest, "rivals": {}, "lookalike": ours}
         self._say("raw engine")
-        measured["raw"] = self._raw(bundle)
+        measured["raw"] = self._raw(bundle, self._photos)
         self._say("torch eager")
         listed = self._scratch / "photos.txt"
         listed.write_text("\n".join(self._photos), encoding="utf-8")
@@ -116,7 +116,8 @@ class EncoderRun:
             ours["build_s"] = self._installation.build_release(group.redis_url)
             self._restart(group)
             self._say("bulk import")
-            ours["bulk"] = bulk(running, material, scale)
+            early, _ = self._installation.bundle(self._scratch / "early-index", self._threads)
+            ours["bulk"] = bulk(running, material, scale, lambda: self._raw(early, [])["bulk_rate"])
             if scale.rebuilds:
                 self._say("building the release again, from the whole catalogue")
                 ours["rebuild_s"] = self._installation.build_release(group.redis_url)
@@ -148,11 +149,11 @@ class EncoderRun:
             group.restart(name)
         group.wait_until_ready()
 
-    def _raw(self, bundle: Path) -> dict[str, Any]:
+    def _raw(self, bundle: Path, photos: Sequence[str]) -> dict[str, Any]:
         scale, material = self._wanted.scale, self._material
         images = material.images(material.products[scale.calibration_items :][:BULK_IMAGES])
         names = [str(image) for image in images]
-        plan = RawPlan(str(bundle), self._photos, names, scale.seconds, scale.repetitions)
+        plan = RawPlan(str(bundle), list(photos), names, scale.seconds, scale.repetitions)
         return _run_module("raw_engine", stdin=json.dumps(asdict(plan)))
 
     def _profile(self, running: Running) -> dict[str, Any]:

@@ -15,7 +15,7 @@ from shared.schemas import JobKind
 from shared.settings import Settings
 from tests.stack import ROOT
 from worker.fetch_turns import FetchTurns
-from worker.services import FETCHING_TASKS
+from worker.services import FETCHING_TASKS, SEARCH_THREADS
 
 URL = "https://shop.example/a.jpg"
 TASK = "search_by_url"
@@ -96,4 +96,4 @@ def test_a_job_that_fails_gives_its_turn_back(jobs: Jobs, run: Run) -> None:
 
 def test_half_of_the_threads_of_a_search_worker_are_left_for_jobs_that_fetch_nothing() -> None:
     command = read_procfile(ROOT / "Procfile")["search"]
-    assert int(command[command.index("--concurrency") + 1]) == 2 * FETCHING_TASKS
+    assert int(command[command.index("--concurrency") + 1]) == SEARCH_THREADS == 2 * FETCHING_TASKS

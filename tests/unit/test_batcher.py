@@ -42,8 +42,10 @@ Maker = Callable[..., MicroBatcher[int, int]]
 def batcher(gate: Gate) -> Iterator[Maker]:
     made: list[MicroBatcher[int, int]] = []
 
-    def make(max_items: int = 4, max_waiting: int = 100, name: str = "doubler") -> MicroBatcher[int, int]:
-        made.append(MicroBatcher(gate.run, max_items=max_items, max_waiting=max_waiting, name=name))
+    def make(
+        max_items: int = 4, max_waiting: int = 100, name: str = "doubler", threads: int = 1
+    ) -> MicroBatcher[int, int]:
+        made.append(MicroBatcher(gate.run, max_items=max_items, max_waiting=max_waiting, name=name, threads=threads))
         return made[-1]
 
     yield make
@@ -80,6 +82,22 @@ def test_many_threads_get_each_its_own_output_from_one_thread(gate: Gate, batche
     assert outputs == [2 * number for number in range(100, 400)]
     assert len(gate.threads) == 1
     assert get_ident() not in gate.threads
+
+
+def test_several_threads_run_batches_side_by_side_and_what_comes_then_waits_for_the_first(
+    gate: Gate, batcher: Maker
+) -> None:
+    doubler = batcher(threads=2)
+    running = []
+    for number in (0, 1):
+        running.append(doubler.submit(number))
+        started(gate, number + 1)
+    waiting = [doubler.submit(number) for number in (2, 3)]
+    assert gate.batches == [[0], [1]]
+    gate.passes.release(3)
+    assert [future.result(SECONDS) for future in (*running, *waiting)] == [0, 2, 4, 6]
+    assert gate.batches == [[0], [1], [2, 3]]
+    assert len(gate.threads) == 2
 
 
 def test_a_broken_item_fails_alone(gate: Gate, batcher: Maker) -> None:
@@ -165,10 +183,14 @@ def test_a_closed_batcher_finishes_what_waits_and_takes_nothing_more(gate: Gate,
         doubler.submit(3)
     gate.passes.release(2)
     assert (first.result(SECONDS), second.result(SECONDS)) == (0, 2)
-    wait_until(lambda: "ending" not in {thread.name for thread in enumerate_threads()}, SECONDS, "the thread ends")
+
+    def has_ended() -> bool:
+        return not any(thread.name.startswith("ending") for thread in enumerate_threads())
+
+    wait_until(has_ended, SECONDS, "the thread ends")
 
 
-@pytest.mark.parametrize("bounds", [{"max_items": 0}, {"max_waiting": 0}])
+@pytest.mark.parametrize("bounds", [{"max_items": 0}, {"max_waiting": 0}, {"threads": 0}])
 def test_bounds_that_would_never_let_anything_pass_are_refused(batcher: Maker, bounds: dict[str, int]) -> None:
     with pytest.raises(ValueError, match="must be at least 1"):
         batcher(**bounds)

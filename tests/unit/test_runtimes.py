@@ -3,6 +3,7 @@ import subprocess
 import sys
 import threading
 from collections.abc import Iterator
+from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 
 import numpy as np
@@ -122,6 +123,17 @@ def test_pixels_are_not_modified_and_may_be_read_only(encoder: Encoder) -> None:
     assert np.array_equal(batch, pixels(3))
     every_other = pixels(6)[::2]
     assert cosines(encoder.embed(every_other), encoder.embed(every_other.copy())).min() > 0.9999
+
+
+def test_passes_side_by_side_compute_what_one_alone_does(choice: Choice) -> None:
+    shared = open_encoder(choice.folder, threads=2)
+    assert shared.passes_at_once == (1 if choice.manifest["runtime"] == "torch" else 2)
+    batches = [pixels(1 + number % 5, seed=number) for number in range(40)]
+    alone = [shared.embed(batch) for batch in batches]
+    with ThreadPoolExecutor(5) as pool:  # more than may run at once
+        together = list(pool.map(shared.embed, batches))
+    for one, other in zip(alone, together, strict=True):
+        assert cosines(one, other).min() > 0.9999
 
 
 @pytest.mark.parametrize(
