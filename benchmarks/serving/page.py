@@ -162,8 +162,8 @@ def _ours(measured: Mapping[str, Any]) -> Iterator[str]:
     )
     yield (
         f"- Bulk import: {bulk['alone']['embedded']:,} images in {bulk['alone']['committed_s']:.1f} s, "
-        f"{bulk['rate']:.0f} a second from request to last commit; the raw engine embeds {bulk['raw_rate']:.0f} a second "
-        f"just before and after. Near-duplicates are told after {bulk['alone']['seconds']:.1f} s."
+        f"{bulk['rate']:.0f} a second from request to last commit; the raw engine embeds {bulk['raw_rate']:.0f} "
+        f"a second just before and after. Near-duplicates are told after {bulk['alone']['seconds']:.1f} s."
     )
     yield (
         f"- A lone search takes {together['search']['p50']:.1f} ms (p95 {together['search']['p95']:.1f}) while "
