@@ -1,17 +1,19 @@
 """Lookalike and another system in turn, window after window: whatever the machine does meanwhile meets both.
 
 The machines that this runs on change their speed by a factor of two within minutes, so that two systems that are
-measured ten minutes apart can't be compared. Both run here at the same time; the one that is not asked is idle.
+measured ten minutes apart can't be compared. Both are up here at the same time; the one that is not asked is stopped
+(SIGSTOP), since an idle server is not always quiet: LitServe's workers look for work all the time.
 """
 
 import statistics
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Collection, Mapping, Sequence
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
 from benchmarks.serving.load import LoadPlan, run_load
 from benchmarks.serving.lookalike import CACHED, FRESH, Lookalike, Running
+from benchmarks.serving.processes import stopped
 from benchmarks.serving.rivals import rival_plan, served, variants, warm
 from benchmarks.serving.scale import CLIENTS, Scale
 
@@ -79,7 +81,8 @@ class Duels:
                 variant = next(each for each in variants(rival, self._threads) if each.label == label)
                 with served(rival, variant, self._bundle, self._threads, self._scratch) as server:
                     plan = warm(rival_plan(server, variant, self._photos, most))
-                    pairs[rival] = self._in_turn(cold[most], self._window(plan))
+                    theirs = _without(running.groups.values(), self._window(plan))
+                    pairs[rival] = self._in_turn(_without(server.groups.values(), cold[most]), theirs)
         both = zip(pairs["lone"]["ours"], pairs["lone"]["theirs"], strict=True)
         pairs["lone"]["difference"] = statistics.median(p95 - forward for p95, forward in both)
         return pairs
@@ -110,3 +113,13 @@ class Duels:
             found["theirs"].append(theirs()[their_figure])
         ratios = [one / other for one, other in zip(found["ours"], found["theirs"], strict=True)]
         return {**found, "ratio": statistics.median(ratios)}
+
+
+def _without(others: Collection[int], window: Callable[[], Window]) -> Callable[[], Window]:
+    """Have a window measured while the process groups of another system are stopped."""
+
+    def alone() -> Window:
+        with stopped(others):
+            return window()
+
+    return alone

@@ -25,8 +25,8 @@ Lookalike: the Procfile's processes with default settings, `POST /v1/searches` w
 LitServe's server and its batching. Flask: Pillow and torch eager in synchronous gunicorn workers, the same index.
 Celery: a Flask endpoint that waits for a prefork worker's result, otherwise like Flask. Of these three each setting
 below was tried at 32 clients, and the fastest was measured. This machine's speed changes within minutes, so the ratios
-of the goals come from windows in turn, Lookalike's and the other's, while both run and the one that is not asked is
-idle; the tables further down were measured one system after the other."""
+of the goals come from windows in turn, Lookalike's and the other's, while both are up and the one that is not asked
+is stopped; the tables further down were measured one system after the other."""
 
 
 def write_results(run: Mapping[str, Any], out: Path) -> Path:

@@ -1,9 +1,10 @@
 """CPU time and memory of process groups, and one server that runs alone."""
 
 import os
+import signal
 import sys
 import time
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Collection, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from pathlib import Path
 
@@ -48,6 +49,18 @@ def environment(extra: Mapping[str, str] | None = None) -> dict[str, str]:
     """Return our own environment, this Python's programs first, with variables on top."""
     path = f"{Path(sys.executable).parent}{os.pathsep}{os.environ.get('PATH', os.defpath)}"
     return {**os.environ, "PATH": path, "PYTHONUNBUFFERED": "1", **(extra or {})}
+
+
+@contextmanager
+def stopped(groups: Collection[int]) -> Iterator[None]:
+    """Keep process groups from running while the block lasts: even idle, some servers look for work all the time."""
+    for group in groups:
+        os.killpg(group, signal.SIGSTOP)
+    try:
+        yield
+    finally:
+        for group in groups:
+            os.killpg(group, signal.SIGCONT)
 
 
 @contextmanager

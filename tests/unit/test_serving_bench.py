@@ -1,5 +1,8 @@
 import asyncio
 import json
+import subprocess
+import sys
+import time
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 
@@ -10,9 +13,11 @@ from benchmarks.serving.__main__ import empty
 from benchmarks.serving.figures import GOALS, Goal, all_figures
 from benchmarks.serving.http import Connection
 from benchmarks.serving.load import BOUNDARY, LoadPlan, build_request
+from benchmarks.serving.processes import cpu_seconds, stopped
 from benchmarks.serving.profile import RATE, category, held_seconds
 from benchmarks.serving.statistics import latencies, median_of, name_value_lines
 from benchmarks.serving.weights import stand_in_weights
+from tests.stack import wait_until
 
 
 def test_the_median_of_repetitions_is_taken_number_by_number_at_any_depth() -> None:
@@ -31,6 +36,21 @@ def test_a_count_that_most_repetitions_lack_has_the_median_zero() -> None:
 def test_latencies_are_by_nearest_rank_and_nothing_gives_zeros() -> None:
     assert latencies([float(value) for value in range(1, 101)]) == {"p50": 50.5, "p95": 95, "p99": 99, "mean": 50.5}
     assert set(latencies([]).values()) == {0.0}
+
+
+def test_a_stopped_process_uses_no_cpu_and_goes_on_after_the_block() -> None:
+    spinning = [sys.executable, "-c", "import time\nend = time.time() + 60\nwhile time.time() < end: pass"]
+    with subprocess.Popen(spinning, start_new_session=True) as process:
+        try:
+            groups = {"spinning": process.pid}
+            wait_until(lambda: cpu_seconds(groups)["spinning"] > 0, 20, "it spins")
+            with stopped(groups.values()):
+                before = cpu_seconds(groups)["spinning"]
+                time.sleep(0.3)
+                assert cpu_seconds(groups)["spinning"] == before
+            wait_until(lambda: cpu_seconds(groups)["spinning"] > before, 20, "it goes on")
+        finally:
+            process.kill()
 
 
 def test_each_figure_is_printed_on_a_line_of_its_own() -> None:
