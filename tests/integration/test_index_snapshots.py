@@ -6,6 +6,7 @@ import sys
 from collections.abc import Callable, Iterable, Mapping
 from datetime import UTC, datetime, timedelta
 from pathlib import Path
+from threading import enumerate as enumerate_threads
 
 import numpy as np
 import pytest
@@ -181,6 +182,7 @@ def test_what_searches_compare_with_in_no_time_waits_for_a_pause_however_much_of
     live.refresh()
     live.refresh()
     assert len(live) == ITEMS * IMAGES
+    assert "write-snapshot" not in {thread.name for thread in enumerate_threads()}
     assert snapshots(folder) == []
     monkeypatch.setattr(index_keeper, "PAUSE_SECONDS", 0.0)
     keep(live, folder)
