@@ -63,8 +63,12 @@ bench-losses: $(TRAIN) ## Train with each loss at one budget; writes docs/result
 bench-serving: $(BENCH) ## Compare serving with LitServe, Flask and Celery; writes docs/results/serving.md (half an hour)
 	$(BIN)/python -m benchmarks.serving --datasets $(DATASETS) $(if $(QUICK),--quick,--profile) $(if $(WEIGHTS_RESNET50),--weights-resnet50 $(WEIGHTS_RESNET50))
 
-bench-index: $(BENCH) ## Compare kinds of index with usearch and hnswlib; writes docs/results/index.md (a quarter of an hour; N=1000000: an hour)
+bench-index: $(BENCH) ## Compare kinds of index with usearch and hnswlib; writes docs/results/index.md (a quarter of an hour; N=1000000: an hour; N=10000000: continued from one and two million)
+ifeq ($(N),10000000)
+	$(BIN)/python -m benchmarks.index.ten_million --datasets $(DATASETS)
+else
 	$(BIN)/python -m benchmarks.index --datasets $(DATASETS) $(if $(N),--rows $(N)) $(if $(filter 1000000,$(N)),--recall-target 0.95 --bytes-per-vector 200)
+endif
 
 clean: ## Remove caches and everything that the demo left in var/ (the environment stays: rm -r .venv)
 	rm -rf var .pytest_cache .mypy_cache .ruff_cache .import_linter_cache .hypothesis

@@ -22,10 +22,11 @@ log = logging.getLogger(__name__)
 
 # A snapshot is due when so many rows, and such a share of all, were added to the last one or removed from it.
 DUE_ROWS, DUE_SHARE = 1000, 0.1
-# While changes go on it waits for a pause, or for this share: else an import would write each tenth anew.
+# While changes go on it waits for a pause, or for this share and so many numbers, which searches compare with in 1.5 ms:
+# else an import would write each tenth anew, and share the CPU with what it has written itself.
 PAUSE_SECONDS, DUE_SHARE_AT_ONCE = 5.0, 0.5
 BETWEEN_SECONDS = 30.0
-# An approximate base is due sooner: searches compare with each row of the delta, 1.5 ms for so many numbers.
+# An approximate base is due sooner than by its share when it is large.
 DUE_NUMBERS = 10_000_000
 # It takes minutes to build: the next one waits for so many times that.
 REST_FACTOR = 10
@@ -113,7 +114,8 @@ class IndexKeeper:
         else:
             due_rows = min(DUE_SHARE * size, DUE_NUMBERS / self._index.dim)
             is_large = changes > max(DUE_ROWS, due_rows) or self._index.is_exact
-        return is_large and (quiet_seconds >= PAUSE_SECONDS or changes >= DUE_SHARE_AT_ONCE * size)
+        is_urgent = changes >= DUE_SHARE_AT_ONCE * size and changes * self._index.dim >= DUE_NUMBERS
+        return is_large and (is_urgent or quiet_seconds >= PAUSE_SECONDS)
 
     def _start(self, work: Callable[[], None]) -> None:
         self._writing = Thread(target=work, name="write-snapshot", daemon=True)

@@ -6,6 +6,7 @@ import sys
 from collections.abc import Callable, Iterable, Mapping
 from datetime import UTC, datetime, timedelta
 from pathlib import Path
+from threading import enumerate as enumerate_threads
 
 import numpy as np
 import pytest
@@ -16,6 +17,7 @@ from shared.catalogue_change import ImageRef, ItemChange
 from shared.database import connect_database
 from shared.migrations import upgrade
 from tests.stack import wait_until
+from worker import index_keeper
 from worker.index.flat_index import FlatIndex
 from worker.index.snapshot import Snapshots
 from worker.index.vector_index import Vectors
@@ -34,6 +36,12 @@ def folder(tmp_path: Path) -> Path:
 @pytest.fixture
 def open_index(catalogue: Catalogue, folder: Path) -> Open:
     return lambda: LiveIndex(catalogue, FlatIndex(DIM), ENCODER, Snapshots(folder, ENCODER, DIM))
+
+
+@pytest.fixture(autouse=True)
+def small_counts(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Let an index of some thousand short rows be large enough to be kept without a pause."""
+    monkeypatch.setattr(index_keeper, "DUE_NUMBERS", 1000 * DIM)
 
 
 def unit(count: int, seed: int) -> Vectors:
@@ -163,6 +171,21 @@ def test_an_index_that_grows_is_kept_again_once_half_of_it_is_new(
     keep(live, folder)
     assert_as_new(live, catalogue)
     assert_as_new(open_index(), catalogue)
+
+
+def test_what_searches_compare_with_in_no_time_waits_for_a_pause_however_much_of_all_it_is(
+    catalogue: Catalogue, folder: Path, open_index: Open, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(index_keeper, "DUE_NUMBERS", ITEMS * IMAGES * DIM + 1)
+    fill(catalogue)
+    live = open_index()
+    live.refresh()
+    live.refresh()
+    assert len(live) == ITEMS * IMAGES
+    assert "write-snapshot" not in {thread.name for thread in enumerate_threads()}
+    assert snapshots(folder) == []
+    monkeypatch.setattr(index_keeper, "PAUSE_SECONDS", 0.0)
+    keep(live, folder)
 
 
 def test_a_snapshot_of_another_catalogue_is_not_used(

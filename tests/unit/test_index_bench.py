@@ -10,6 +10,7 @@ from benchmarks.index.dimension import intrinsic_dimension
 from benchmarks.index.growth import NEIGHBOURS, grow, grown
 from benchmarks.index.latency import Judge, Point, best_scores, fastest
 from benchmarks.index.swapping import SWAPS, swap
+from benchmarks.index.ten_million import GROWING, continued, pages
 from tests.unit.test_flat_index import unit
 from worker.index.flat_index import FlatIndex
 from worker.index.vector_index import Vectors
@@ -52,6 +53,21 @@ def test_growth_streams_the_same_blocks_each_time(monkeypatch: pytest.MonkeyPatc
 def test_copies_among_the_real_vectors_do_not_disturb_growth() -> None:
     real = np.repeat(surface(30, 3), 40, axis=0)
     assert np.isfinite(np.concatenate(list(grow(real, 2000)))).all()
+
+
+def test_ten_million_are_continued_on_the_line_through_two_builds() -> None:
+    first = {"rows": 1_000_000, **dict.fromkeys(GROWING, 5.0)}
+    second = {"rows": 2_000_000, **dict.fromkeys(GROWING, 7.0)}
+    assert continued(first, second, 10_000_000) == dict.fromkeys(GROWING, 23.0)
+    assert continued(first, second, 1_000_000) == dict.fromkeys(GROWING, 5.0)
+
+
+def test_pages_of_grown_vectors_name_each_row_once(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(growth, "BLOCK", 300)
+    found = list(pages(surface(100, 3), 1000))
+    np.testing.assert_array_equal(np.concatenate([rows for rows, _, _ in found]), np.arange(1000))
+    assert len({sha256.tobytes() for _, hashes, _ in found for sha256 in hashes}) == 1000
+    assert sum(len(vectors) for _, _, vectors in found) == 1000
 
 
 def test_a_judge_counts_what_is_missing_and_takes_any_of_equal_rows() -> None:
