@@ -76,7 +76,7 @@ NOBODY = Caller(None, False)
 def needs_keys(settings: Settings) -> bool:
     """Whether requests need a key: unless this server listens on a loopback address only, or is open on purpose."""
     if settings.access == "auto":
-        return not _is_loopback(settings.web_bind)
+        return not is_loopback(settings.web_bind)
     return settings.access == "keys"
 
 
@@ -165,7 +165,8 @@ def _sent_key(keys: ApiKeys) -> ApiKey | None:
     return key
 
 
-def _is_loopback(bind: str) -> bool:
+def is_loopback(bind: str) -> bool:
+    """Whether this machine alone can reach what listens there."""
     if bind.startswith("unix:"):
         return True
     host = bind.rpartition(":")[0].strip("[]")
