@@ -28,7 +28,7 @@ from shared.schemas import (
 from shared.settings import Settings, load_settings
 from shared.store import Store
 from shared.task_message import TaskMessages
-from web.access import check_that_keys_exist, guard, needs_keys
+from web.access import check_that_keys_exist, guard, identify, needs_keys
 from web.api_keys import ApiKeys
 from web.batches import create_batches_api
 from web.bounds import JobBounds
@@ -113,8 +113,9 @@ def create_app(settings: Settings | None = None) -> OpenAPI:
     allow_origins(app, settings.origins)
     if needs_keys(settings):
         check_that_keys_exist(services.api_keys, settings)
-    guard(app, services.api_keys, settings)
+    identify(app, services.api_keys, settings)
     limit_rates(app, RateLimits(services.redis, settings), settings)
+    guard(app, settings)
     registry = CollectorRegistry()
     registry.register(SystemCollector(services.redis))
     measure_requests(app, registry)

@@ -94,7 +94,10 @@ class RateLimits:
 
 
 def limit_rates(app: Flask, limits: RateLimits, settings: Settings) -> None:
-    """Count each request of a client that is limited, after it is known whose it is, and refuse what is too much."""
+    """Count each request of a client that is limited, and refuse what is too much.
+
+    After `identify`, and before `guard`: who tries keys counts too.
+    """
     if not limits_clients(settings):
         return
 

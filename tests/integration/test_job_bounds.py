@@ -127,7 +127,7 @@ def test_a_full_bulk_queue_takes_no_more_until_a_job_has_ended_and_keeps_no_uplo
     ids = [send_import(client).json["id"] for _ in range(2)]
     refused(send_import(client), 503, "queue_full")
     refused(client.post("/v1/searches/batch", json={"item_ids": ["a"]}), 503, "queue_full")
-    lines = {"data": b'{"item_id": "a"}\n', "content_type": "application/x-ndjson"}
+    lines: dict[str, Any] = {"data": b'{"item_id": "a"}\n', "content_type": "application/x-ndjson"}
     refused(client.post("/v1/searches/batch", **lines), 503, "queue_full")
     assert len(list(Path(settings.store_url).glob("uploads/*"))) == 2, "those of the jobs that were accepted"
     assert search(client).status_code == 202, "another queue"

@@ -28,7 +28,7 @@ LIMITS = {
     "client_max_bulk_jobs_per_minute": 2,
     "client_max_requests_per_minute": 4,
 }
-TO_A_NETWORK = {"access": "open", "web_bind": "0.0.0.0:8000"}
+TO_A_NETWORK: dict[str, object] = {"access": "open", "web_bind": "0.0.0.0:8000"}
 
 
 @pytest.fixture
@@ -90,7 +90,7 @@ def test_one_key_never_uses_up_what_another_may_send(serve: Serve, keys: ApiKeys
 
 def test_kinds_of_work_are_counted_apart(serve: Serve, keys: ApiKeys) -> None:
     client, mine = serve(access="keys"), holder(keys, Scope.SEARCH, Scope.CATALOGUE)
-    batch = {"json": {"all_items": True}, "headers": mine}
+    batch: dict[str, Any] = {"json": {"all_items": True}, "headers": mine}
     assert [client.post("/v1/searches/batch", **batch).status_code for _ in range(3)] == [202, 202, 429]
     assert client.post("/v1/imports", data={}, headers=mine).status_code == 429, "imports count as batches do"
     assert [client.get("/v1/items", headers=mine).status_code for _ in range(5)] == [200] * 4 + [429]
@@ -122,6 +122,13 @@ def test_an_image_that_is_asked_for_without_a_key_counts_for_the_address(serve: 
     client = serve(access="keys")
     statuses = [client.get("/v1/items/a/image?v=000000000000").status_code for _ in range(5)]
     assert statuses == [401] * 4 + [429]
+
+
+def test_who_has_no_key_or_a_wrong_one_counts_for_the_address(serve: Serve, keys: ApiKeys) -> None:
+    client, wrong = serve(access="keys"), {"Authorization": "Bearer lk_000000000000_" + "a" * 43}
+    statuses = [client.get("/v1/items", headers=headers).status_code for headers in ({}, wrong, {}, wrong, wrong)]
+    assert statuses == [401] * 4 + [429]
+    assert client.get("/v1/items", headers=holder(keys)).status_code == 200
 
 
 def test_the_address_is_what_the_trusted_proxies_say_and_nobody_else(serve: Serve) -> None:
