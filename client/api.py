@@ -173,9 +173,7 @@ class Api:
                     raise
                 time.sleep(pause)
 
-    def _ask(
-        self, method: str, path: str, answer_seconds: float, recognised_by: str, **content: Any
-    ) -> dict[str, Any]:
+    def _ask(self, method: str, path: str, answer_seconds: float, recognised_by: str, **content: Any) -> dict[str, Any]:
         try:
             response = self._session.request(
                 method, f"{self.server}{path}", timeout=(CONNECT_SECONDS, answer_seconds), **content

@@ -61,8 +61,8 @@ redis.call('EXPIRE', KEYS[1], ARGV[2])
 return 1
 """
 
-# KEYS: record, photo, active, finished, counts, due, unfinished, then those of cache entries. ARGV: status, time, field,
-# its value, seconds to keep the record, id, unix time, FINISHED_KEPT, then value and seconds of each cache entry.
+# KEYS: record, photo, active, finished, counts, due, unfinished, then those of cache entries. ARGV: status, time,
+# field, its value, seconds to keep the record, id, unix time, FINISHED_KEPT, then value and seconds of each cache entry.
 _FINISH = """
 local function answer(has_ended)
     if ARGV[1] == 'cancelled' then return {has_ended, redis.call('HGETALL', KEYS[1])} end
@@ -336,8 +336,8 @@ class Jobs:
     def recount_unfinished(self) -> None:
         """Count the unfinished jobs anew.
 
-        A transaction that was sent twice, since its answer was lost, counted its job twice; a record that expired before
-        its job ended is counted still.
+        A transaction that was sent twice, since its answer was lost, counted its job twice; a job whose record expired
+        before its end is counted still.
         """
         self._recount(keys=[ACTIVE_KEY, UNFINISHED_KEY], args=[job_key("")])
 

@@ -186,7 +186,9 @@ class Settings(BaseSettings):
         """Refuse what no browser sends as its origin, and `*`: who may call is to be said one by one."""
         for origin in _listed(origins):
             if not _ORIGIN.fullmatch(origin):
-                raise ValueError(f"{origin!r} is no origin such as https://shop.example, in lower case and without a path")
+                raise ValueError(
+                    f"{origin!r} is no origin such as https://shop.example, in lower case and without a path"
+                )
         return origins
 
     @field_validator("webhook_secret")

@@ -1,11 +1,11 @@
-"""Bounds of unfinished work: for each client, so that none starves another, and for each queue, so that it ends somewhere.
+"""Bounds of unfinished work: of a client, so that none starves another, and of all, so that a queue ends somewhere.
 
 Jobs are counted in the transaction that records them and in the script that ends them (`jobs:unfinished` in
 shared/jobs.py), under these names:
-    bulk                    all jobs of the queue `bulk`; its messages are no measure, an import sends one for each chunk
-    {queue}:{client}        those of one client
-What waits on the queue `search` is its length. Redis tells each count when a job is recorded, so that web asks for those
-alone that had reached their bound: looking costs nothing while there is room.
+    bulk              all jobs of the queue `bulk`; its length is no measure, since an import sends a message a chunk
+    {queue}:{client}  those of one client
+What waits on the queue `search` is its length. Redis tells each count when a job is recorded, so that web asks for
+those alone that had reached their bound: looking costs nothing while there is room.
 """
 
 from datetime import UTC, datetime

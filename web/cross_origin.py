@@ -1,4 +1,4 @@
-"""Cross-origin requests (CORS): which other sites' pages may call the API from a browser; none unless they are named."""
+"""Cross-origin requests (CORS): which other sites' pages may call the API from a browser; none unless named."""
 
 from flask import Flask, Response, request
 
@@ -15,7 +15,7 @@ EXPOSED = "Idempotent-Replayed, Location, Preference-Applied, RateLimit, RateLim
 def allow_origins(app: Flask, origins: frozenset[str]) -> None:
     """Let pages of these origins call the API.
 
-    `Access-Control-Allow-Credentials` is never sent: a key goes in a header that the page sets, and there are no cookies.
+    `Access-Control-Allow-Credentials` is never sent: a key goes in a header that the page sets; there are no cookies.
 
     Args:
         app: before anything else looks at its requests, since a preflight carries no key.

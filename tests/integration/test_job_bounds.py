@@ -176,18 +176,14 @@ def test_a_message_that_is_no_job_s_is_no_reason_to_fail(serve: Serve, redis_cli
 
 def test_0_switches_a_bound_off(serve: Serve, keys: ApiKeys, redis_client: Redis) -> None:
     names = ("client_max_unfinished_searches", "client_max_unfinished_bulk_jobs")
-    client = serve(
-        access="keys", search_queue_max_messages=0, bulk_max_unfinished_jobs=0, **dict.fromkeys(names, 0)
-    )
+    client = serve(access="keys", search_queue_max_messages=0, bulk_max_unfinished_jobs=0, **dict.fromkeys(names, 0))
     mine = holder(keys)
     assert {search(client, mine).status_code for _ in range(5)} == {202}
     assert {send_import(client, mine).status_code for _ in range(5)} == {202}
     assert unfinished(redis_client) == {}
 
 
-def test_a_job_counts_until_it_has_ended_and_once(
-    serve: Serve, keys: ApiKeys, jobs: Jobs, redis_client: Redis
-) -> None:
+def test_a_job_counts_until_it_has_ended_and_once(serve: Serve, keys: ApiKeys, jobs: Jobs, redis_client: Redis) -> None:
     client, mine = serve(access="keys"), holder(keys)
     ids = [search(client, mine).json["id"], send_import(client, mine).json["id"]]
     names = [name.decode() for name in unfinished(redis_client)]
