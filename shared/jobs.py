@@ -61,8 +61,9 @@ redis.call('EXPIRE', KEYS[1], ARGV[2])
 return 1
 """
 
-# KEYS: record, photo, active, finished, counts, due, unfinished, then those of cache entries. ARGV: status, time,
-# field, its value, seconds to keep the record, id, unix time, FINISHED_KEPT, then value and seconds of each cache entry.
+# KEYS: record, photo, active, finished, counts, due, unfinished, then those of cache entries.
+# ARGV: status, time, field, its value, seconds to keep the record, id, unix time, FINISHED_KEPT, then value and seconds
+# of each cache entry.
 _FINISH = """
 local function answer(has_ended)
     if ARGV[1] == 'cancelled' then return {has_ended, redis.call('HGETALL', KEYS[1])} end
