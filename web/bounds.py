@@ -76,7 +76,7 @@ class JobBounds:
         if name not in self._reached:
             return False
         if name == SEARCHES_WAITING:
-            count = cast(int, self._redis.llen(name))
+            count = self._redis.llen(name)
         else:
             count = int(cast("bytes | None", self._redis.hget(UNFINISHED_KEY, name)) or 0)
         if count >= self._bound_of(name):

@@ -488,7 +488,7 @@ def test_the_documentation_keeps_the_policy_too(browser_page: Page) -> None:
     operation.locator("button").first.click()
     operation.get_by_role("button", name="Try it out").click()
     operation.get_by_role("button", name="Execute").click()
-    expect(operation.locator(".live-responses-table .response-col_status")).to_contain_text("200")
+    expect(operation.locator(".live-responses-table tbody .response-col_status")).to_contain_text("200")
 
 
 def test_the_watch_over_the_page_notices_what_it_must_not_do(browser_page: Page, complaints: list[str]) -> None:

@@ -94,7 +94,8 @@ def _create_stand_in(stand_in: StandIn) -> Flask:
         stand_in.asked.append((request.method, request.full_path.rstrip("?")))
         stand_in.form = request.form.to_dict()
         stand_in.body = request.get_json() if request.is_json else {}
-        stand_in.uploads = {name: (file.filename, file.read()) for name, file in request.files.items()}
+        if request.files:
+            stand_in.uploads = {name: (file.filename, file.read()) for name, file in request.files.items()}
         if request.method != "POST":
             return None
         stand_in.idempotency_keys.append(request.headers.get("Idempotency-Key"))

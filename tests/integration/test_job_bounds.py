@@ -212,7 +212,7 @@ def commands_of(redis_client: Redis, act: Callable[[], Any]) -> list[str]:
     with redis_client.monitor() as monitor:
         act()
         redis_client.echo(MARKER)
-        names = []
+        names: list[str] = []
         for entry in monitor.listen():
             if MARKER in entry["command"]:
                 return names

@@ -9,7 +9,17 @@ from pydantic.fields import FieldInfo
 from shared.settings import InvalidSettings, Settings, load_settings, variable_name
 
 # What a number of each name's ending counts.
-UNITS = ("_bytes", "_seconds", "_pixels", "_rows", "_threads", "_attempts", "_cosine", "_images", "_snapshots")
+UNITS: tuple[str, ...] = (
+    "_bytes",
+    "_seconds",
+    "_pixels",
+    "_rows",
+    "_threads",
+    "_attempts",
+    "_cosine",
+    "_images",
+    "_snapshots",
+)
 UNITS += ("_per_minute", "_searches", "_jobs", "_messages", "_proxies")
 SECRET = "whsec_MfKQ9r8GKYqrTwjUPD8ILPZIo2LaLaSw"
 
