@@ -3,6 +3,7 @@
 import ipaddress
 import json
 import time
+import uuid
 from collections.abc import Callable, Iterator, Mapping
 from pathlib import Path
 from typing import Any, BinaryIO
@@ -21,7 +22,7 @@ ANSWER_SECONDS = 60
 UPLOAD_ANSWER_SECONDS = 600  # the server reads a large upload to its end before it answers
 SEARCH_WAIT_SECONDS = 20
 PROGRESS_WAIT_SECONDS = 1  # how old a shown progress may be
-PATIENCE_SECONDS = 60  # how long a job is followed through a server that restarts
+PATIENCE_SECONDS = 60  # how long a server is waited for that restarts, or says when to come again
 ROW_ERRORS_PER_PAGE = 500
 RECEIVED_BYTES = 256 * 1024  # of results, at once
 
@@ -155,8 +156,24 @@ class Api:
         path: str,
         answer_seconds: float = ANSWER_SECONDS,
         recognised_by: str = "",
+        headers: Mapping[str, str] | None = None,
         **content: Any,
     ) -> dict[str, Any]:
+        """Send a request, again as often as the server says when, and return the JSON object that it answers with."""
+        # A job that was made although its answer says otherwise, or was lost, is not made twice.
+        key = {"Idempotency-Key": uuid.uuid4().hex} if method == "POST" else {}
+        content["headers"] = {**(headers or {}), **key}
+        deadline = time.monotonic() + PATIENCE_SECONDS
+        while True:
+            try:
+                return self._ask(method, path, answer_seconds, recognised_by, **content)
+            except ApiError as error:
+                pause = error.retry_after_seconds or 1
+                if not error.says_when_to_come_again or time.monotonic() + pause > deadline:
+                    raise
+                time.sleep(pause)
+
+    def _ask(self, method: str, path: str, answer_seconds: float, recognised_by: str, **content: Any) -> dict[str, Any]:
         try:
             response = self._session.request(
                 method, f"{self.server}{path}", timeout=(CONNECT_SECONDS, answer_seconds), **content

@@ -24,7 +24,12 @@ class ApiError(Exception):
     @property
     def is_passing(self) -> bool:
         """Whether the same request may well succeed a moment later."""
-        return self.status in (0, 502, 503, 504)
+        return self.status in (0, 429, 502, 503, 504)
+
+    @property
+    def says_when_to_come_again(self) -> bool:
+        """Whether the server refused for now alone, and named the time to send the same again."""
+        return self.status in (429, 503) and self.retry_after_seconds is not None
 
 
 class ServerUnreachable(ApiError):

@@ -36,6 +36,9 @@
     │   ├── ApiKeyMissing             api_key_missing
     │   ├── ApiKeyInvalid             api_key_invalid
     │   └── ScopeMissing              scope_missing
+    ├── LimitReached              the client takes more than its share
+    │   ├── RateLimited               rate_limited
+    │   └── TooManyJobs               too_many_jobs
     ├── InvalidBatch              the queries can't be read
     │   ├── BatchEmpty                batch_empty
     │   ├── BatchTooLarge             batch_too_large
@@ -51,6 +54,7 @@
     ├── ReleaseNotFinished            release_not_finished
     ├── IdempotencyKeyInUse           idempotency_key_in_use
     ├── Unavailable               try again later
+    │   ├── QueueFull                 queue_full
     │   ├── RedisUnavailable          redis_unavailable
     │   ├── IndexUnavailable          index_unavailable
     │   └── DatabaseUnavailable       database_unavailable
@@ -291,6 +295,22 @@ class ScopeMissing(AccessDenied):
     code = "scope_missing"
 
 
+class LimitReached(LookalikeError):
+    """The client takes more than its share."""
+
+
+class RateLimited(LimitReached):
+    """The client sent too many requests."""
+
+    code = "rate_limited"
+
+
+class TooManyJobs(LimitReached):
+    """The client has too many unfinished jobs."""
+
+    code = "too_many_jobs"
+
+
 class InvalidBatch(LookalikeError):
     """The queries can't be searched with."""
 
@@ -373,6 +393,12 @@ class ReleaseNotFinished(LookalikeError):
 
 class Unavailable(LookalikeError):
     """The service can't do this now."""
+
+
+class QueueFull(Unavailable):
+    """Too many jobs wait already."""
+
+    code = "queue_full"
 
 
 class RedisUnavailable(Unavailable):

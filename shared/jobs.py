@@ -7,6 +7,7 @@ Keys (prefix `lookalike:`):
     job:{id}:delivering string  there while a try of its callback is under way. Expires, in case its worker dies.
     jobs:active         zset    id -> unix time from which recovery looks at it, unless the lease is renewed.
     jobs:finished       stream  id of each job that ended, in that order; the last FINISHED_KEPT or some more.
+    jobs:unfinished     hash    what jobs are counted as (web/bounds.py) -> number of those that wait or run.
     jobs:counts         hash    "{kind}:{status}" -> number of jobs that ended so.
     callbacks:due       zset    id -> unix time of the next try of its callback.
 
@@ -17,7 +18,7 @@ recovery can't contradict each other: a final status never changes. Each step of
 
 import time
 import uuid
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from datetime import UTC, datetime
 from typing import Any, cast
@@ -35,6 +36,7 @@ PREFIX = "lookalike:"
 ACTIVE_KEY = f"{PREFIX}jobs:active"
 FINISHED_KEY = f"{PREFIX}jobs:finished"
 COUNTS_KEY = f"{PREFIX}jobs:counts"
+UNFINISHED_KEY = f"{PREFIX}jobs:unfinished"
 CALLBACKS_DUE_KEY = f"{PREFIX}callbacks:due"
 
 # Far more than end while a web process reconnects; what it missed by then it reads again anyway.
@@ -59,17 +61,18 @@ redis.call('EXPIRE', KEYS[1], ARGV[2])
 return 1
 """
 
-# KEYS: record, photo, active, finished, counts, due, then those of cache entries. ARGV: status, time, field, its value,
-# seconds to keep the record, id, unix time, FINISHED_KEPT, then value and seconds of each cache entry.
+# KEYS: record, photo, active, finished, counts, due, unfinished, then those of cache entries.
+# ARGV: status, time, field, its value, seconds to keep the record, id, unix time, FINISHED_KEPT, then value and seconds
+# of each cache entry.
 _FINISH = """
 local function answer(has_ended)
     if ARGV[1] == 'cancelled' then return {has_ended, redis.call('HGETALL', KEYS[1])} end
     return {has_ended}
 end
-for number = 7, #KEYS do
-    redis.call('SET', KEYS[number], ARGV[2 * number - 5], 'EX', ARGV[2 * number - 4])
+for number = 8, #KEYS do
+    redis.call('SET', KEYS[number], ARGV[2 * number - 7], 'EX', ARGV[2 * number - 6])
 end
-local record = redis.call('HMGET', KEYS[1], 'status', 'kind', 'callback_url')
+local record = redis.call('HMGET', KEYS[1], 'status', 'kind', 'callback_url', 'counted_as')
 if record[1] ~= 'queued' and record[1] ~= 'running' then return answer(0) end
 redis.call('HSET', KEYS[1], 'status', ARGV[1], 'finished_at', ARGV[2], ARGV[3], ARGV[4])
 redis.call('EXPIRE', KEYS[1], ARGV[5])
@@ -78,7 +81,22 @@ redis.call('ZREM', KEYS[3], ARGV[6])
 redis.call('XADD', KEYS[4], 'MAXLEN', '~', ARGV[8], '*', 'id', ARGV[6])
 redis.call('HINCRBY', KEYS[5], record[2] .. ':' .. ARGV[1], 1)
 if record[3] then redis.call('ZADD', KEYS[6], ARGV[7], ARGV[6]) end
+for name in string.gmatch(record[4] or '', '%S+') do
+    if redis.call('HINCRBY', KEYS[7], name, -1) <= 0 then redis.call('HDEL', KEYS[7], name) end
+end
 return answer(1)
+"""
+
+# KEYS: active, unfinished. ARGV: what the keys of records begin with.
+_RECOUNT = """
+local counts = {}
+for _, id in ipairs(redis.call('ZRANGE', KEYS[1], 0, -1)) do
+    for name in string.gmatch(redis.call('HGET', ARGV[1] .. id, 'counted_as') or '', '%S+') do
+        counts[name] = (counts[name] or 0) + 1
+    end
+end
+redis.call('DEL', KEYS[2])
+for name, count in pairs(counts) do redis.call('HSET', KEYS[2], name, count) end
 """
 
 
@@ -119,6 +137,7 @@ class Jobs:
         self._start = redis.register_script(_START)
         self._progress = redis.register_script(_PROGRESS)
         self._finish = redis.register_script(_FINISH)
+        self._recount = redis.register_script(_RECOUNT)
 
     def create(
         self,
@@ -130,6 +149,8 @@ class Jobs:
         callback_url: str | None = None,
         owner: str | None = None,
         message: TaskMessage | None = None,
+        counted_as: Sequence[str] = (),
+        learn: Callable[[str, int], None] | None = None,
     ) -> JobRecord:
         """Write the record of a new job, its photo and its message in one transaction: all of it, or nothing.
 
@@ -141,8 +162,10 @@ class Jobs:
             callback_url: where it is posted when it has ended.
             owner: id of the API key that made it.
             message: of the task that begins it; without one, recovery begins it.
+            counted_as: what it counts as until it has ended; texts without spaces.
+            learn: told each of `counted_as` with its new count, and the queue's key with the queue's length.
         """
-        job = _new_record(job_id, kind, JobStatus.QUEUED, parameters, callback_url, owner)
+        job = _new_record(job_id, kind, JobStatus.QUEUED, parameters, callback_url, owner, counted_as)
         key, lease_end = job_key(job.id), time.time() + self._settings.job_lease_seconds
         with self._redis.pipeline(transaction=True) as pipe:
             pipe.hset(key, mapping=cast("dict[Any, Any]", job.fields))
@@ -150,9 +173,15 @@ class Jobs:
             if image is not None:
                 pipe.set(job_key(job.id, "image"), image, ex=2 * self._settings.search_deadline_seconds)
             pipe.zadd(ACTIVE_KEY, {job.id: lease_end})
+            for name in counted_as:
+                pipe.hincrby(UNFINISHED_KEY, name, 1)
             if message is not None:
                 pipe.lpush(message.key, message.text)
-            pipe.execute()
+            answers = pipe.execute()
+        if learn is not None:
+            counted = [*counted_as, message.key] if message is not None else [*counted_as]
+            for name, count in zip(reversed(counted), reversed(answers), strict=False):
+                learn(name, count)
         return job
 
     def create_succeeded(
@@ -287,6 +316,7 @@ class Jobs:
             FINISHED_KEY,
             COUNTS_KEY,
             CALLBACKS_DUE_KEY,
+            UNFINISHED_KEY,
             *(entry.key for entry in cache),
         ]
         arguments: list[str | bytes | float] = [status.value, now_iso(), field, value]
@@ -303,6 +333,14 @@ class Jobs:
     def drop_active(self, job_id: str) -> None:
         """Stop watching over a job whose record is gone."""
         self._redis.zrem(ACTIVE_KEY, job_id)
+
+    def recount_unfinished(self) -> None:
+        """Count the unfinished jobs anew.
+
+        A transaction that was sent twice, since its answer was lost, counted its job twice; a job whose record expired
+        before its end is counted still.
+        """
+        self._recount(keys=[ACTIVE_KEY, UNFINISHED_KEY], args=[job_key("")])
 
     def add_delivery(self, job_id: str, delivery: Delivery) -> None:
         """Log one try of a job's callback and plan the next, if there is to be one."""
@@ -343,6 +381,7 @@ def _new_record(
     parameters: Mapping[str, Any],
     callback_url: str | None,
     owner: str | None,
+    counted_as: Sequence[str] = (),
 ) -> JobRecord:
     fields = {
         b"kind": kind.value.encode(),
@@ -354,4 +393,6 @@ def _new_record(
         fields[b"callback_url"] = callback_url.encode()
     if owner is not None:
         fields[b"owner"] = owner.encode()
+    if counted_as:
+        fields[b"counted_as"] = " ".join(counted_as).encode()
     return JobRecord(job_id or new_job_id(), fields)

@@ -15,6 +15,8 @@ MIB = 1024 * 1024
 GIB = 1024 * MIB
 MIN_SECRET_BYTES = 16
 
+_ORIGIN = re.compile(r"https?://([a-z0-9.-]+|\[[0-9a-f:]+\])(:[0-9]{1,5})?")
+
 
 class InvalidSettings(SystemExit):
     """The environment holds values that can't be used; the message names each of them."""
@@ -66,6 +68,35 @@ class Settings(BaseSettings):
         "auto",
         description="Whether requests need an API key: keys always, open never, "
         "auto unless web listens on a loopback address only.",
+    )
+    trusted_proxies: int = Field(
+        0, ge=0, le=10, description="Proxies in front of web that add the client's address to X-Forwarded-For; 0: none."
+    )
+    allowed_origins: str | None = Field(
+        None,
+        description="Origins whose pages may call the API from a browser, separated by commas; unset: its own alone.",
+    )
+
+    client_max_searches_per_minute: int = Field(
+        6000, ge=0, description="Most searches that one client may send in a minute; 0: any number."
+    )
+    client_max_bulk_jobs_per_minute: int = Field(
+        60, ge=0, description="Most imports, batch searches and releases of one client in a minute; 0: any number."
+    )
+    client_max_requests_per_minute: int = Field(
+        30_000, ge=0, description="Most other requests that one client may send in a minute; 0: any number."
+    )
+    client_max_unfinished_searches: int = Field(
+        1000, ge=0, description="Most jobs of one client that wait or run on the search queue; 0: any number."
+    )
+    client_max_unfinished_bulk_jobs: int = Field(
+        100, ge=0, description="Most jobs of one client that wait or run on the bulk queue; 0: any number."
+    )
+    search_queue_max_messages: int = Field(
+        5000, ge=0, description="Most messages that wait on the search queue; 0: any number."
+    )
+    bulk_max_unfinished_jobs: int = Field(
+        1000, ge=0, description="Most jobs of all clients that wait or run on the bulk queue; 0: any number."
     )
 
     encoder: Literal["tf_efficientnet_lite0", "resnet50", "resnet101", "efficientnet_b4", "vit_b_16"] = Field(
@@ -144,6 +175,22 @@ class Settings(BaseSettings):
     )
     log_level: Literal["DEBUG", "INFO", "WARNING", "ERROR"] = Field("INFO", description="Least level that is logged.")
 
+    @property
+    def origins(self) -> frozenset[str]:
+        """The origins of `allowed_origins`."""
+        return frozenset(_listed(self.allowed_origins))
+
+    @field_validator("allowed_origins")
+    @classmethod
+    def _are_origins(cls, origins: str | None) -> str | None:
+        """Refuse what no browser sends as its origin, and `*`: who may call is to be said one by one."""
+        for origin in _listed(origins):
+            if not _ORIGIN.fullmatch(origin):
+                raise ValueError(
+                    f"{origin!r} is no origin such as https://shop.example, in lower case and without a path"
+                )
+        return origins
+
     @field_validator("webhook_secret")
     @classmethod
     def _can_sign(cls, secret: SecretStr | None) -> SecretStr | None:
@@ -165,6 +212,11 @@ class Settings(BaseSettings):
 def variable_name(field: str) -> str:
     """Return the environment variable that sets `field`."""
     return field.upper() if field in ("redis_url", "database_url") else f"{ENV_PREFIX}{field.upper()}"
+
+
+def _listed(text: str | None) -> list[str]:
+    """Return what stands between commas."""
+    return [part.strip() for part in (text or "").split(",") if part.strip()]
 
 
 def _without_password(value: Any) -> Any:

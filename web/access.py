@@ -59,10 +59,12 @@ class Caller(NamedTuple):
     Attributes:
         key: None where none was sent, or none is needed.
         is_trusted: whether everything is allowed, since this server is open to all who reach it.
+        has_bad_key: whether one was sent that is not usable.
     """
 
     key: ApiKey | None
     is_trusted: bool
+    has_bad_key: bool = False
 
     @property
     def owner(self) -> str | None:
@@ -76,7 +78,7 @@ NOBODY = Caller(None, False)
 def needs_keys(settings: Settings) -> bool:
     """Whether requests need a key: unless this server listens on a loopback address only, or is open on purpose."""
     if settings.access == "auto":
-        return not _is_loopback(settings.web_bind)
+        return not is_loopback(settings.web_bind)
     return settings.access == "keys"
 
 
@@ -98,29 +100,44 @@ def check_that_keys_exist(keys: ApiKeys, settings: Settings) -> None:
         )
 
 
-def guard(app: Flask, keys: ApiKeys, settings: Settings) -> None:
-    """Check each request before anything else is done for it."""
+def identify(app: Flask, keys: ApiKeys, settings: Settings) -> None:
+    """Find out who sends each request, before anything else is done for it."""
     is_open = not needs_keys(settings)
 
     @app.before_request
-    def check() -> None:
+    def find_caller() -> None:
         g.caller = Caller(None, is_open)
-        if is_open or request.url_rule is None:
+        sent = request.headers.get("Authorization")
+        if is_open or request.url_rule is None or sent is None:
+            return
+        kind, _, text = sent.partition(" ")
+        key = keys.check(text.strip()) if kind.lower() == "bearer" else None
+        g.caller = Caller(key, False, has_bad_key=key is None)
+
+
+def guard(app: Flask, settings: Settings) -> None:
+    """Refuse what the caller may not do; after `identify`."""
+    if not needs_keys(settings):
+        return
+
+    @app.before_request
+    def check() -> None:
+        if request.url_rule is None:
             return
         method = "GET" if request.method in ("HEAD", "OPTIONS") else request.method
         needed = NEEDED.get((method, request.url_rule.rule), ADMINS)
         if request.url_rule.rule.startswith(OPEN_PREFIXES):
             needed = OPEN
-        key = _sent_key(keys)
-        if key is not None:
-            g.caller = Caller(key, False)
+        who = caller()
+        if who.has_bad_key:
+            raise ApiKeyInvalid("This key is not known, has expired, or was revoked. Ask an operator for another one.")
         if needed is OPEN:
             return
-        if key is None:
+        if who.key is None:
             raise ApiKeyMissing("Send an API key as `Authorization: Bearer lk_...`; an operator makes one.")
-        if not any(key.allows(scope) for scope in needed):
+        if not any(who.key.allows(scope) for scope in needed):
             names = " or ".join(sorted(needed))
-            raise ScopeMissing(f"This key has the scope {', '.join(key.scopes)}, and needs {names}.", needed=names)
+            raise ScopeMissing(f"This key has the scope {', '.join(who.key.scopes)}, and needs {names}.", needed=names)
 
 
 def caller() -> Caller:
@@ -154,18 +171,8 @@ def check_link(is_whole: bool) -> None:
         raise ApiKeyMissing("Send an API key, or take the image's link as hits and items name it, with its `v`.")
 
 
-def _sent_key(keys: ApiKeys) -> ApiKey | None:
-    sent = request.headers.get("Authorization")
-    if sent is None:
-        return None
-    kind, _, text = sent.partition(" ")
-    key = keys.check(text.strip()) if kind.lower() == "bearer" else None
-    if key is None:
-        raise ApiKeyInvalid("This key is not known, has expired, or was revoked. Ask an operator for another one.")
-    return key
-
-
-def _is_loopback(bind: str) -> bool:
+def is_loopback(bind: str) -> bool:
+    """Whether this machine alone can reach what listens there."""
     if bind.startswith("unix:"):
         return True
     host = bind.rpartition(":")[0].strip("[]")

@@ -6,6 +6,7 @@ from threading import BoundedSemaphore
 from flask import Response, jsonify, redirect, render_template, request
 from flask_openapi import Info, OpenAPI
 from prometheus_client import CollectorRegistry
+from werkzeug.middleware.proxy_fix import ProxyFix
 from werkzeug.wrappers import Response as BaseResponse
 
 from shared.catalogue import Catalogue
@@ -27,9 +28,11 @@ from shared.schemas import (
 from shared.settings import Settings, load_settings
 from shared.store import Store
 from shared.task_message import TaskMessages
-from web.access import check_that_keys_exist, guard, needs_keys
+from web.access import check_that_keys_exist, guard, identify, needs_keys
 from web.api_keys import ApiKeys
 from web.batches import create_batches_api
+from web.bounds import JobBounds
+from web.cross_origin import allow_origins
 from web.documentation import component_schemas
 from web.errors import register_error_handlers, validation_response
 from web.form_parser import FormRequest
@@ -42,8 +45,10 @@ from web.jobs import create_jobs_api
 from web.keys_api import KeyRequest, RotateRequest, create_keys_api
 from web.metrics import SystemCollector, measure_requests
 from web.operations import create_operations_api
+from web.rate_limits import RateLimits, limit_rates
 from web.releases import create_releases_api
 from web.searches import create_searches_api
+from web.security_headers import add_security_headers
 from web.services import Services
 
 # A command takes a fraction of a millisecond, so that a few connections carry those of hundreds of threads.
@@ -51,9 +56,7 @@ REDIS_CONNECTIONS = 8
 REMEMBERED_RESULTS = 2000
 API_VERSION = "1.0.0"
 DESCRIPTION = "Find the products that look most alike. Send a photo, poll the job or take a webhook."
-PAGE_POLICY = (
-    "default-src 'self'; img-src 'self' blob: data:; object-src 'none'; base-uri 'none'; frame-ancestors 'none'"
-)
+DOCUMENTATION_PAGE = '{% include "documentation.html" %}'
 
 
 def create_services(settings: Settings) -> Services:
@@ -66,6 +69,7 @@ def create_services(settings: Settings) -> Services:
         redis=redis,
         engine=engine,
         jobs=jobs,
+        bounds=JobBounds(redis, settings),
         catalogue=Catalogue(engine),
         store=Store(settings.store_url),
         results=ResultCache(redis, settings.cache_ttl_seconds, REMEMBERED_RESULTS),
@@ -97,14 +101,21 @@ def create_app(settings: Settings | None = None) -> OpenAPI:
     )
     app.request_class = FormRequest
     app.openapi_version = "3.1.0"
-    app.config["SWAGGER_CONFIG"] = {"validatorUrl": None}  # else the page sends our address to validator.swagger.io
+    # The pages that come with the packages have scripts inside of them, which our policy forbids.
+    app.config["SWAGGER_HTML_STRING"] = app.config["OPENAPI_HTML_STRING"] = DOCUMENTATION_PAGE
     app.config["MAX_CONTENT_LENGTH"] = JSON_MAX_BYTES  # endpoints that take a form raise it themselves
     app.config["MAX_FORM_MEMORY_SIZE"] = FORM_OVERHEAD_BYTES
     app.json.sort_keys = False  # type: ignore[attr-defined]
+    if settings.trusted_proxies:
+        app.wsgi_app = ProxyFix(app.wsgi_app, x_for=settings.trusted_proxies, x_proto=0)  # type: ignore[method-assign]
     register_error_handlers(app)
+    add_security_headers(app)
+    allow_origins(app, settings.origins)
     if needs_keys(settings):
         check_that_keys_exist(services.api_keys, settings)
-    guard(app, services.api_keys, settings)
+    identify(app, services.api_keys, settings)
+    limit_rates(app, RateLimits(services.redis, settings), settings)
+    guard(app, settings)
     registry = CollectorRegistry()
     registry.register(SystemCollector(services.redis))
     measure_requests(app, registry)
@@ -139,9 +150,7 @@ def create_app(settings: Settings | None = None) -> OpenAPI:
 def _add_pages(app: OpenAPI) -> None:
     @app.route("/")
     def page() -> Response:
-        response = Response(render_template("index.html"))
-        response.headers["Content-Security-Policy"] = PAGE_POLICY
-        return response
+        return Response(render_template("index.html"))
 
     @app.route("/docs")
     def documentation() -> BaseResponse:
@@ -152,9 +161,7 @@ def _add_pages(app: OpenAPI) -> None:
         return jsonify(app.api_doc)
 
     @app.after_request
-    def add_security_headers(response: Response) -> Response:
-        response.headers.setdefault("X-Content-Type-Options", "nosniff")
-        response.headers.setdefault("Referrer-Policy", "same-origin")
+    def let_files_be_asked_for_anew(response: Response) -> Response:
         if request.path.startswith("/static/"):
             response.headers["Cache-Control"] = "no-cache"
         return response

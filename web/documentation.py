@@ -5,7 +5,7 @@ from typing import Any
 from flask_openapi import MediaType, RequestBody
 from pydantic import BaseModel
 
-from shared.errors import InvalidRequest, Unavailable
+from shared.errors import InvalidRequest, LimitReached, Unavailable
 from web.errors import PROBLEM_TYPE, status_of
 
 REFERENCE = "#/components/schemas/{model}"
@@ -14,6 +14,10 @@ _PROBLEM = {PROBLEM_TYPE: {"schema": {"$ref": REFERENCE.format(model="Problem")}
 PROBLEM_RESPONSES: dict[int | str, Any] = {
     status_of(InvalidRequest): {
         "description": "The request is not valid; `detail` names the remedy.",
+        "content": _PROBLEM,
+    },
+    status_of(LimitReached): {
+        "description": "More than one client's share; come again after the seconds that `Retry-After` names.",
         "content": _PROBLEM,
     },
     status_of(Unavailable): {

@@ -40,6 +40,7 @@ STATUSES: dict[type[LookalikeError], int] = {
     errors.ApiKeyMissing: 401,
     errors.ApiKeyInvalid: 401,
     errors.ScopeMissing: 403,
+    errors.LimitReached: 429,
     errors.InvalidBatch: 422,
     errors.BatchTooLarge: 413,
     errors.NotFound: 404,
@@ -73,8 +74,8 @@ def problem_response(status: int, code: str, title: str, detail: str, **members:
         type="about:blank", title=title, status=status, detail=detail, code=code, instance=instance, **members
     )
     response = Response(problem.model_dump_json(exclude_none=True), status=status, content_type=PROBLEM_TYPE)
-    if status == 503:
-        response.headers["Retry-After"] = str(RETRY_AFTER_SECONDS)
+    if status in (429, 503):
+        response.headers["Retry-After"] = str(members.get("retry_after_seconds", RETRY_AFTER_SECONDS))
     if status == 401:
         response.headers["WWW-Authenticate"] = 'Bearer realm="Lookalike"'
     response.call_on_close(partial(_discard, request.environ["wsgi.input"]))

@@ -13,6 +13,7 @@ from shared.settings import Settings
 from shared.store import Store
 from shared.task_message import TaskMessages
 from web.api_keys import ApiKeys
+from web.bounds import JobBounds
 from web.idempotency_keys import IdempotencyKeys
 from web.job_ends import JobEnds
 
@@ -25,6 +26,7 @@ class Services:
     redis: Redis
     engine: Engine
     jobs: Jobs
+    bounds: JobBounds
     catalogue: Catalogue
     store: Store
     results: ResultCache

@@ -11,7 +11,7 @@ from flask import Response, request
 from redis.exceptions import RedisError
 
 from shared.job_record import JobRecord
-from shared.queues import task_of
+from shared.queues import TASK_QUEUES, task_of
 from shared.schemas import JobKind
 from web.access import caller, check_visible
 from web.job_ends import Watch
@@ -117,11 +117,17 @@ def send_job(
 
     Returns:
         200 if the client asked to wait and the job has ended, else 202.
+
+    Raises:
+        TooManyJobs: if this client has as many unfinished ones as it may have.
+        QueueFull: if the queue has no room for anybody's.
     """
     wait = preferred_wait(services)
-    message = services.messages.of(task_of(kind, parameters), job_id)
+    task = task_of(kind, parameters)
+    message = services.messages.of(task, job_id)
     with _place_to_wait(services, job_id, wait) as watch:
         try:
+            counted_as = services.bounds.check(TASK_QUEUES[task])
             record = services.jobs.create(
                 kind,
                 parameters,
@@ -130,6 +136,8 @@ def send_job(
                 callback_url=callback_url,
                 owner=caller().owner,
                 message=message,
+                counted_as=counted_as,
+                learn=services.bounds.learn,
             )
         except Exception:
             clear()

@@ -25,6 +25,7 @@ def clean_up(catalogue: Catalogue, jobs: Jobs, store: Store) -> None:
     now = datetime.now(UTC)
     with catalogue.change() as change:
         purged = change.purge_tombstones(now - TOMBSTONES_KEPT)
+    jobs.recount_unfinished()
     forgotten = _forget_imports(catalogue, jobs, store)
     batches = _forget_batches(jobs, store)
     # What no job names was sent with a request that died; the margin is for requests that are under way.

@@ -480,6 +480,17 @@ def test_a_phone_never_scrolls_sideways(browser_page: Page, sample_catalogue: Pa
     assert dialog["x"] + dialog["width"] <= PHONE["width"]
 
 
+def test_the_documentation_keeps_the_policy_too(browser_page: Page) -> None:
+    response = browser_page.goto("/docs")
+    assert response is not None
+    assert response.headers["content-security-policy"].startswith(POLICY)
+    operation = browser_page.locator(".opblock").filter(has=browser_page.get_by_text("/readyz", exact=True))
+    operation.locator("button").first.click()
+    operation.get_by_role("button", name="Try it out").click()
+    operation.get_by_role("button", name="Execute").click()
+    expect(operation.locator(".live-responses-table tbody .response-col_status")).to_contain_text("200")
+
+
 def test_the_watch_over_the_page_notices_what_it_must_not_do(browser_page: Page, complaints: list[str]) -> None:
     browser_page.evaluate("document.body.append(Object.assign(new Image(), { src: 'http://other.invalid/a.png' }))")
     browser_page.wait_for_function("document.body.lastElementChild.complete")

@@ -74,6 +74,8 @@ class StandIn:
     uploads: dict[str, tuple[str | None, bytes]] = field(default_factory=dict)
     submitted: dict[str, Any] = field(default_factory=lambda: _job("import", "queued"))
     readiness: tuple[dict[str, Any], int] = field(default_factory=lambda: ({}, 200))
+    refusals: list[Any] = field(default_factory=list)  # of POSTs, before one is answered
+    idempotency_keys: list[str | None] = field(default_factory=list)
 
 
 def _problem(status: int, code: str, detail: str, **headers: str) -> Response:
@@ -88,11 +90,16 @@ def _create_stand_in(stand_in: StandIn) -> Flask:
     app = Flask(__name__)
 
     @app.before_request
-    def remember() -> None:
+    def remember() -> Response | None:
         stand_in.asked.append((request.method, request.full_path.rstrip("?")))
         stand_in.form = request.form.to_dict()
         stand_in.body = request.get_json() if request.is_json else {}
-        stand_in.uploads = {name: (file.filename, file.read()) for name, file in request.files.items()}
+        if request.files:
+            stand_in.uploads = {name: (file.filename, file.read()) for name, file in request.files.items()}
+        if request.method != "POST":
+            return None
+        stand_in.idempotency_keys.append(request.headers.get("Idempotency-Key"))
+        return stand_in.refusals.pop(0)() if stand_in.refusals else None
 
     @app.post("/v1/searches")
     def create_search() -> Response:
@@ -218,6 +225,34 @@ def test_a_refused_search_is_one_line_with_the_detail(stand_in: StandIn) -> None
     expected = "error: There is no field 'color'; known fields: colour. (filter_field_unknown, HTTP 400)"
     assert result.stderr.strip() == expected
     assert result.stdout == ""
+
+
+def test_what_is_refused_for_now_is_sent_again_when_the_server_says(stand_in: StandIn, photo: str) -> None:
+    stand_in.submitted = _search_job()
+    stand_in.refusals = [
+        lambda: _problem(429, "rate_limited", "Come again.", **{"Retry-After": "1"}),
+        lambda: _problem(503, "queue_full", "Come again.", **{"Retry-After": "1"}),
+    ]
+    started = time.monotonic()
+    assert _run(stand_in, "search", photo).exit_code == 0
+    assert 2 <= time.monotonic() - started < DEADLINE_SECONDS
+    assert stand_in.uploads == {"image": ("photo.jpg", PHOTO)}
+    keys = stand_in.idempotency_keys
+    assert (len(keys), len(set(keys)), bool(keys[0])) == (3, 1, True), "one request, so that it makes one job"
+
+
+def test_an_upload_that_is_refused_for_now_is_sent_again_whole(stand_in: StandIn, catalogue: str) -> None:
+    stand_in.refusals = [lambda: _problem(429, "too_many_jobs", "Come again.", **{"Retry-After": "1"})]
+    stand_in.jobs = [_import_job(failed=0)]
+    assert _run(stand_in, "import", catalogue).exit_code == 0
+    assert stand_in.uploads == {"file": ("products.csv", Path(catalogue).read_bytes())}
+
+
+def test_nobody_waits_longer_than_a_minute(stand_in: StandIn, photo: str) -> None:
+    stand_in.refusals = [lambda: _problem(429, "rate_limited", "Come again in an hour.", **{"Retry-After": "3600"})]
+    result = _run(stand_in, "search", photo)
+    assert (result.exit_code, len(stand_in.idempotency_keys)) == (1, 1)
+    assert result.stderr.strip() == "error: Come again in an hour. (rate_limited, HTTP 429)"
 
 
 def test_a_failed_search_ends_with_its_error(stand_in: StandIn, photo: str) -> None:

@@ -9,7 +9,18 @@ from pydantic.fields import FieldInfo
 from shared.settings import InvalidSettings, Settings, load_settings, variable_name
 
 # What a number of each name's ending counts.
-UNITS = ("_bytes", "_seconds", "_pixels", "_rows", "_threads", "_attempts", "_cosine", "_images", "_snapshots")
+UNITS: tuple[str, ...] = (
+    "_bytes",
+    "_seconds",
+    "_pixels",
+    "_rows",
+    "_threads",
+    "_attempts",
+    "_cosine",
+    "_images",
+    "_snapshots",
+)
+UNITS += ("_per_minute", "_searches", "_jobs", "_messages", "_proxies")
 SECRET = "whsec_MfKQ9r8GKYqrTwjUPD8ILPZIo2LaLaSw"
 
 FIELDS = list(Settings.model_fields.items())
@@ -129,6 +140,22 @@ def test_what_is_neither_is_refused(monkeypatch: pytest.MonkeyPatch, url: str) -
         load_settings()
 
 
+def test_origins_are_listed(monkeypatch: pytest.MonkeyPatch) -> None:
+    assert load_settings().origins == frozenset()
+    monkeypatch.setenv("LOOKALIKE_ALLOWED_ORIGINS", "https://shop.example, http://localhost:3000,http://[::1]:80,")
+    assert load_settings().origins == {"https://shop.example", "http://localhost:3000", "http://[::1]:80"}
+
+
+@pytest.mark.parametrize(
+    "origins",
+    ["*", "null", "shop.example", "https://shop.example/", "https://*.shop.example", "https://Shop.example", "a, b"],
+)
+def test_what_no_browser_sends_as_an_origin_is_refused(monkeypatch: pytest.MonkeyPatch, origins: str) -> None:
+    monkeypatch.setenv("LOOKALIKE_ALLOWED_ORIGINS", f"https://shop.example,{origins}")
+    with pytest.raises(InvalidSettings, match=r"LOOKALIKE_ALLOWED_ORIGINS = .*is no origin such as"):
+        load_settings()
+
+
 def test_settings_are_frozen() -> None:
     settings = load_settings()
     with pytest.raises(ValidationError):
@@ -159,6 +186,7 @@ def test_each_variable_name_sets_its_field(monkeypatch: pytest.MonkeyPatch) -> N
     for name, field in Settings.model_fields.items():
         with monkeypatch.context() as context:
             unset = "1" if float in get_args(field.annotation) else "a/path.db"
+            unset = "https://shop.example" if "origins" in name else unset
             value = SECRET if "secret" in name else str(unset if field.default is None else field.default)
             context.setenv(variable_name(name), value)
             assert load_settings().model_fields_set == {name}
