@@ -16,6 +16,7 @@
     │   ├── UnsupportedImage          image_unsupported
     │   ├── ImageTooLarge             image_too_large
     │   ├── TooManyPixels             image_too_many_pixels
+    │   ├── TooManyScans              image_too_many_scans
     │   ├── BrokenImage               image_broken
     │   └── ImageFetchFailed          image_fetch_failed
     ├── InvalidImport             the catalogue file can't be read
@@ -175,6 +176,12 @@ class TooManyPixels(InvalidImage):
     """The image has too many pixels."""
 
     code = "image_too_many_pixels"
+
+
+class TooManyScans(InvalidImage):
+    """The JPEG goes over its pixels too many times."""
+
+    code = "image_too_many_scans"
 
 
 class BrokenImage(InvalidImage):

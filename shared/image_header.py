@@ -17,7 +17,8 @@ from PIL.JpegImagePlugin import JpegImageFile
 from PIL.PngImagePlugin import PngImageFile
 from PIL.WebPImagePlugin import WebPImageFile
 
-from shared.errors import BrokenImage, EmptyImage, ImageTooLarge, TooManyPixels, UnsupportedImage
+from shared.errors import BrokenImage, EmptyImage, ImageTooLarge, TooManyPixels, TooManyScans, UnsupportedImage
+from shared.jpeg_segments import count_scans
 
 PLUGINS: dict[str, type[ImageFile.ImageFile]] = {
     "JPEG": JpegImageFile,
@@ -42,6 +43,9 @@ UNREADABLE = (
     zlib.error,
 )
 """What Pillow's plugins raise on damaged files, while opening and while decoding."""
+
+JPEG_MAX_SCANS = 64
+"""Ten or so are usual. Each goes over all pixels and may take few bytes, so a small file could keep a worker for hours."""
 
 _BMP_HEADER_SIZES = {12, 16, 40, 52, 56, 64, 108, 124}
 _AVIF_BRANDS = {b"avif", b"avis"}
@@ -74,6 +78,7 @@ def read_header(data: bytes, *, max_bytes: int, max_pixels: int) -> ImageHeader:
         ImageTooLarge: more than `max_bytes` bytes.
         UnsupportedImage: none of SUPPORTED_FORMATS.
         TooManyPixels: more than `max_pixels` pixels.
+        TooManyScans: a JPEG that goes over its pixels more than JPEG_MAX_SCANS times.
         BrokenImage: starts like a supported format, but its header can't be read.
     """
     image = open_image(data, max_bytes=max_bytes, max_pixels=max_pixels)
@@ -91,7 +96,7 @@ def open_image(data: bytes, *, max_bytes: int, max_pixels: int) -> ImageFile.Ima
             "Scale it down or save it as JPEG with stronger compression.",
             max_bytes=max_bytes,
         )
-    name = _format_of(data)
+    name = format_of(data)
     try:
         image = PLUGINS[name](io.BytesIO(data))
     except (Image.DecompressionBombError, Image.DecompressionBombWarning):
@@ -103,6 +108,12 @@ def open_image(data: bytes, *, max_bytes: int, max_pixels: int) -> ImageFile.Ima
         ) from None
     if image.width * image.height > max_pixels:
         raise _too_many_pixels(f" ({image.width:,} x {image.height:,})", max_pixels)
+    # The bytes of a marker also occur by chance, in previews and films that are appended: only then is it worth a look.
+    if name == "JPEG" and data.count(b"\xff\xda") > JPEG_MAX_SCANS and (scans := count_scans(data)) > JPEG_MAX_SCANS:
+        raise TooManyScans(
+            f"The JPEG has {scans:,} scans and at most {JPEG_MAX_SCANS} are accepted. Save it as a baseline JPEG.",
+            max_scans=JPEG_MAX_SCANS,
+        )
     return image
 
 
@@ -115,7 +126,7 @@ def _too_many_pixels(size: str, max_pixels: int) -> TooManyPixels:
     )
 
 
-def _format_of(data: bytes) -> str:
+def format_of(data: bytes) -> str:
     """Return the name of the format that the first bytes announce."""
     if data.startswith(b"\xff\xd8\xff"):
         return "JPEG"

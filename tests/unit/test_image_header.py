@@ -7,8 +7,9 @@ import zlib
 import pytest
 from PIL import Image
 
-from shared.errors import BrokenImage, EmptyImage, ImageTooLarge, TooManyPixels, UnsupportedImage
-from shared.image_header import SUPPORTED_FORMATS, ImageHeader, read_header
+from shared.errors import BrokenImage, EmptyImage, ImageTooLarge, TooManyPixels, TooManyScans, UnsupportedImage
+from shared.image_header import JPEG_MAX_SCANS, SUPPORTED_FORMATS, ImageHeader, read_header
+from shared.jpeg_segments import SCAN, segments
 
 MAX_BYTES = 1_000_000
 MAX_PIXELS = 50_000_000
@@ -129,3 +130,27 @@ def test_a_file_that_ends_within_its_header_is_broken(name: str) -> None:
 def test_reading_headers_needs_no_numpy() -> None:
     code = "import sys, shared.image_header; sys.exit(bool({'numpy', 'torch', 'pandas'} & set(sys.modules)))"
     assert subprocess.run([sys.executable, "-c", code], check=False).returncode == 0
+
+
+def progressive(scans: int) -> bytes:
+    """A JPEG that goes over its pixels so many times."""
+    file = io.BytesIO()
+    Image.new("RGB", (30, 20), "teal").save(file, "JPEG", progressive=True)
+    data = file.getvalue()
+    starts = [start for marker, start, _ in segments(data) if marker == SCAN]
+    last = data[starts[-1] : -2]
+    return data[:-2] + last * (scans - len(starts)) + data[-2:]
+
+
+def test_scans_are_allowed_up_to_the_limit_and_not_one_more() -> None:
+    assert header(progressive(JPEG_MAX_SCANS)).width == 30
+    with pytest.raises(TooManyScans, match=r"65 scans and at most 64.*baseline") as caught:
+        header(progressive(JPEG_MAX_SCANS + 1))
+    assert caught.value.members == {"max_scans": JPEG_MAX_SCANS}
+
+
+def test_the_bytes_of_a_scan_s_marker_count_only_where_they_are_one() -> None:
+    """Phones append films, in which any two bytes occur by chance; previews have scans of their own."""
+    preview = b"\xff\xe1" + struct.pack(">H", 302) + b"\xff\xda" * 150
+    data = encoded("JPEG")
+    assert header(data[:2] + preview + data[2:] + b"\xff\xda" * 1000).width == 30
