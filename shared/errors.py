@@ -16,7 +16,7 @@
     │   ├── UnsupportedImage          image_unsupported
     │   ├── ImageTooLarge             image_too_large
     │   ├── TooManyPixels             image_too_many_pixels
-    │   ├── TooManyScans              image_too_many_scans
+    │   ├── TooManyParts              image_too_many_parts
     │   ├── BrokenImage               image_broken
     │   └── ImageFetchFailed          image_fetch_failed
     ├── InvalidImport             the catalogue file can't be read
@@ -178,10 +178,10 @@ class TooManyPixels(InvalidImage):
     code = "image_too_many_pixels"
 
 
-class TooManyScans(InvalidImage):
-    """The JPEG goes over its pixels too many times."""
+class TooManyParts(InvalidImage):
+    """The image's file is made of too many parts."""
 
-    code = "image_too_many_scans"
+    code = "image_too_many_parts"
 
 
 class BrokenImage(InvalidImage):

@@ -8,6 +8,7 @@ import io
 import struct
 import zlib
 from dataclasses import dataclass
+from itertools import islice
 
 from PIL import Image, ImageFile
 from PIL.AvifImagePlugin import AvifImageFile
@@ -17,8 +18,8 @@ from PIL.JpegImagePlugin import JpegImageFile
 from PIL.PngImagePlugin import PngImageFile
 from PIL.WebPImagePlugin import WebPImageFile
 
-from shared.errors import BrokenImage, EmptyImage, ImageTooLarge, TooManyPixels, TooManyScans, UnsupportedImage
-from shared.jpeg_segments import count_scans
+from shared.errors import BrokenImage, EmptyImage, ImageTooLarge, TooManyParts, TooManyPixels, UnsupportedImage
+from shared.image_parts import count_scans, read_singly
 
 PLUGINS: dict[str, type[ImageFile.ImageFile]] = {
     "JPEG": JpegImageFile,
@@ -46,6 +47,8 @@ UNREADABLE = (
 
 JPEG_MAX_SCANS = 64
 """Ten or so are usual. Each goes over all pixels and may take few bytes, so a small file could keep a worker for hours."""
+MAX_PARTS = 100_000
+"""Some dozens are usual. Each is read in Python and kept in memory, and the smallest has two bytes."""
 
 _BMP_HEADER_SIZES = {12, 16, 40, 52, 56, 64, 108, 124}
 _AVIF_BRANDS = {b"avif", b"avis"}
@@ -78,7 +81,7 @@ def read_header(data: bytes, *, max_bytes: int, max_pixels: int) -> ImageHeader:
         ImageTooLarge: more than `max_bytes` bytes.
         UnsupportedImage: none of SUPPORTED_FORMATS.
         TooManyPixels: more than `max_pixels` pixels.
-        TooManyScans: a JPEG that goes over its pixels more than JPEG_MAX_SCANS times.
+        TooManyParts: more than MAX_PARTS, or a JPEG of more than JPEG_MAX_SCANS scans.
         BrokenImage: starts like a supported format, but its header can't be read.
     """
     image = open_image(data, max_bytes=max_bytes, max_pixels=max_pixels)
@@ -97,6 +100,7 @@ def open_image(data: bytes, *, max_bytes: int, max_pixels: int) -> ImageFile.Ima
             max_bytes=max_bytes,
         )
     name = format_of(data)
+    check_parts(name, data)
     try:
         image = PLUGINS[name](io.BytesIO(data))
     except (Image.DecompressionBombError, Image.DecompressionBombWarning):
@@ -108,13 +112,26 @@ def open_image(data: bytes, *, max_bytes: int, max_pixels: int) -> ImageFile.Ima
         ) from None
     if image.width * image.height > max_pixels:
         raise _too_many_pixels(f" ({image.width:,} x {image.height:,})", max_pixels)
+    return image
+
+
+def check_parts(name: str, data: bytes) -> None:
+    """Refuse a file that takes long to read, let alone to decode.
+
+    Raises:
+        TooManyParts: see `read_header`.
+    """
+    if any(True for _ in islice(read_singly(name, data), MAX_PARTS, None)):
+        raise TooManyParts(
+            f"The {name} file has more than {MAX_PARTS:,} parts beside its pixels. Export the photo without metadata.",
+            max_parts=MAX_PARTS,
+        )
     # The bytes of a marker also occur by chance, in previews and films that are appended: only then is it worth a look.
     if name == "JPEG" and data.count(b"\xff\xda") > JPEG_MAX_SCANS and (scans := count_scans(data)) > JPEG_MAX_SCANS:
-        raise TooManyScans(
+        raise TooManyParts(
             f"The JPEG has {scans:,} scans and at most {JPEG_MAX_SCANS} are accepted. Save it as a baseline JPEG.",
             max_scans=JPEG_MAX_SCANS,
         )
-    return image
 
 
 def _too_many_pixels(size: str, max_pixels: int) -> TooManyPixels:

@@ -6,28 +6,42 @@ input gives equal output, and a file that tells nothing stays as it is.
 """
 
 import io
-import re
 import struct
 import zlib
-from collections.abc import Callable, Iterator
+from collections.abc import Callable
 
 from PIL import Image
 
 from shared.avif_metadata import blank_metadata
 from shared.errors import BrokenImage, UnsupportedImage
-from shared.image_header import PLUGINS, UNREADABLE, format_of
-from shared.jpeg_segments import APPLICATION, COMMENT, END, SCAN, START, segments
+from shared.image_header import PLUGINS, UNREADABLE, check_parts, format_of
+from shared.image_parts import (
+    GIF_END,
+    GIF_EXTENSION,
+    GIF_PICTURE,
+    JPEG_END,
+    JPEG_SCAN,
+    JPEG_START,
+    PNG_PIXELS,
+    gif_blocks,
+    gif_first_block,
+    jpeg_segments,
+    png_chunks,
+    webp_chunks,
+)
 
 ORIENTATION = 0x0112
 _TURNED = range(2, 9)  # 1 is upright, and no other value means anything
+_WITH_EXIF = {"JPEG", "PNG", "WEBP"}  # an AVIF's turns are no EXIF, and stay; a GIF has none
 
+_JPEG_COMMENT = 0xFE
+_JPEG_APPLICATIONS = range(0xE0, 0xF0)
 _PNG_SIGNATURE_AND_HEADER_BYTES = 33
-_PNG_PICTURE = {b"IHDR", b"PLTE", b"IDAT", b"IEND", b"tRNS", b"acTL", b"fcTL", b"fdAT"}
+_PNG_PICTURE = {b"IHDR", b"PLTE", b"IEND", b"tRNS", b"acTL", b"fcTL", *PNG_PIXELS}
 _PNG_COLOUR = {b"cHRM", b"gAMA", b"iCCP", b"sBIT", b"sRGB", b"cICP", b"mDCV", b"cLLI", b"bKGD", b"hIST", b"pHYs"}
 _WEBP_PICTURE = {b"ICCP", b"ANIM", b"ANMF", b"ALPH", b"VP8 ", b"VP8L"}
 _WEBP_EXIF, _WEBP_XMP = 0x08, 0x04  # flags of VP8X
 _GIF_APPLICATIONS = {b"NETSCAPE2.0", b"ANIMEXTS1.0", b"ICCRGBG1012"}  # how often it plays; the colour profile
-_GIF_BLOCK = re.compile(rb"[!,;]")
 
 
 def without_metadata(data: bytes) -> bytes:
@@ -42,6 +56,7 @@ def without_metadata(data: bytes) -> bytes:
 
     Raises:
         BrokenImage: if it can't be told apart what is picture and what is not.
+        TooManyParts: see `shared.image_header.read_header`.
     """
     try:
         name = format_of(data)
@@ -50,9 +65,10 @@ def without_metadata(data: bytes) -> bytes:
     strip = _STRIP.get(name)
     if strip is None:
         return data
+    check_parts(name, data)
     try:
         stripped = strip(data, b"")
-        if stripped != data and (orientation := _orientation(name, data)) in _TURNED:
+        if stripped != data and name in _WITH_EXIF and (orientation := _orientation(name, data)) is not None:
             stripped = strip(data, _exif(orientation))
     except (ValueError, LookupError, struct.error) as error:
         raise BrokenImage(
@@ -61,15 +77,19 @@ def without_metadata(data: bytes) -> bytes:
     return data if stripped == data else stripped
 
 
-def _orientation(name: str, data: bytes) -> int:
-    """Return the EXIF orientation as the decoder will see it: Pillow also takes it from XMP and old PNG texts."""
+def _orientation(name: str, data: bytes) -> int | None:
+    """Return the EXIF orientation as a decoder sees it, if it turns the picture.
+
+    Pillow also takes it from XMP and from old texts of PNG. What it stands for may be of any type in a damaged file.
+    """
     if name == "PNG":
         data = _png_without_pixels(data)
     try:
         # Not the plugin's own getexif: PNG's decodes the pixels first.
-        return int(Image.Image.getexif(PLUGINS[name](io.BytesIO(data))).get(ORIENTATION, 1))
+        found = Image.Image.getexif(PLUGINS[name](io.BytesIO(data))).get(ORIENTATION)
     except UNREADABLE:
-        return 1
+        return None
+    return int(found) if found in _TURNED else None
 
 
 def _exif(orientation: int) -> bytes:
@@ -82,16 +102,16 @@ def _strip_jpeg(data: bytes, exif: bytes) -> bytes:
     if exif:
         parts.append(b"\xff\xe1" + struct.pack(">H", len(exif) + 8) + b"Exif\0\0" + exif)
     view, behind, is_in_pixels = memoryview(data), 2, False
-    for marker, start, end in segments(data):
+    for marker, start, end in jpeg_segments(data):
         if is_in_pixels:
             parts.append(view[behind:start])
-        if marker in APPLICATION:
+        if marker in _JPEG_APPLICATIONS:
             parts.append(_jpeg_application(data[start:end]))
-        elif marker not in (COMMENT, START):
+        elif marker not in (_JPEG_COMMENT, JPEG_START):
             parts.append(view[start:end])
-        is_in_pixels = is_in_pixels or marker == SCAN
+        is_in_pixels = is_in_pixels or marker == JPEG_SCAN
         behind = end
-        if marker == END:
+        if marker == JPEG_END:
             break
     else:
         parts.append(view[behind:] if is_in_pixels else b"")
@@ -107,51 +127,37 @@ def _jpeg_application(segment: bytes) -> bytes:
     return segment if is_kept else b""
 
 
-def _png_chunks(data: bytes) -> Iterator[tuple[bytes, memoryview]]:
-    view, at = memoryview(data), 8
-    while at + 8 <= len(data):
-        kind = data[at + 4 : at + 8]
-        end = at + 12 + int.from_bytes(data[at : at + 4], "big")
-        yield kind, view[at:end]
-        if kind == b"IEND":
-            return
-        at = end
-
-
 def _png_chunk(kind: bytes, body: bytes) -> bytes:
     return struct.pack(">I", len(body)) + kind + body + struct.pack(">I", zlib.crc32(kind + body))
 
 
 def _strip_png(data: bytes, exif: bytes) -> bytes:
-    parts: list[bytes | memoryview] = [data[:8]]
-    for kind, chunk in _png_chunks(data):
+    view, parts = memoryview(data), [memoryview(data[:8])]
+    for kind, start, end in png_chunks(data):
         if kind in _PNG_PICTURE or kind in _PNG_COLOUR:
-            parts.append(chunk)
+            parts.append(view[start:end])
         if kind == b"IHDR" and exif:
-            parts.append(_png_chunk(b"eXIf", exif))
+            parts.append(memoryview(_png_chunk(b"eXIf", exif)))
     return b"".join(parts)
 
 
 def _png_without_pixels(data: bytes) -> bytes:
     """Return the PNG's header with all that may hold an orientation, also what came behind the pixels."""
-    texts = [chunk for kind, chunk in _png_chunks(data) if kind in (b"eXIf", b"tEXt", b"zTXt", b"iTXt")]
+    texts = [data[start:end] for kind, start, end in png_chunks(data) if kind in (b"eXIf", b"tEXt", b"zTXt", b"iTXt")]
     return b"".join([data[:_PNG_SIGNATURE_AND_HEADER_BYTES], *texts, _png_chunk(b"IDAT", b"")])
 
 
 def _strip_webp(data: bytes, exif: bytes) -> bytes:
+    view = memoryview(data)
     parts: list[bytes | memoryview] = []
-    view, at, size = memoryview(data), 12, min(len(data), 8 + int.from_bytes(data[4:8], "little"))
     is_extended = False
-    while at + 8 <= size:
-        kind, length = data[at : at + 4], int.from_bytes(data[at + 4 : at + 8], "little")
-        end = min(at + 8 + length + length % 2, size)
+    for kind, start, end in webp_chunks(data):
         if kind == b"VP8X":
-            flags = data[at + 8] & ~(_WEBP_EXIF | _WEBP_XMP) | (_WEBP_EXIF if exif else 0)
-            parts += [data[at : at + 8], bytes([flags]), view[at + 9 : end]]
+            flags = data[start + 8] & ~(_WEBP_EXIF | _WEBP_XMP) | (_WEBP_EXIF if exif else 0)
+            parts += [data[start : start + 8], bytes([flags]), view[start + 9 : end]]
             is_extended = True
         elif kind in _WEBP_PICTURE:
-            parts.append(view[at:end])
-        at = end
+            parts.append(view[start:end])
     if exif and is_extended:
         parts.append(b"EXIF" + struct.pack("<I", len(exif)) + exif)
     body = b"".join(parts)
@@ -159,36 +165,14 @@ def _strip_webp(data: bytes, exif: bytes) -> bytes:
 
 
 def _strip_gif(data: bytes, _exif: bytes) -> bytes:
-    view, at = memoryview(data), 13 + _gif_colours(data[10])
-    parts: list[bytes | memoryview] = [view[:at]]
-    while match := _GIF_BLOCK.search(data, at):
-        start = match.start()
-        if match[0] == b";":
-            parts.append(b";")
-            break
-        if match[0] == b",":
-            at = _gif_end(data, start + 11 + _gif_colours(data[start + 9]))
-            is_kept = True
-        else:
-            at = _gif_end(data, start + 2)
-            is_kept = data[start + 1] == 0xF9 or (
-                data[start + 1] == 0xFF and data[start + 3 : start + 14] in _GIF_APPLICATIONS
-            )
-        if is_kept:
-            parts.append(view[start:at])
+    view, parts = memoryview(data), [memoryview(data)[: gif_first_block(data)]]
+    for kind, start, end in gif_blocks(data):
+        label, application = data[start + 1 : start + 2], data[start + 3 : start + 14]
+        is_control = kind == GIF_EXTENSION and label == b"\xf9"
+        is_of_picture = kind == GIF_EXTENSION and label == b"\xff" and application in _GIF_APPLICATIONS
+        if kind in (GIF_PICTURE, GIF_END) or is_control or is_of_picture:
+            parts.append(view[start:end])
     return b"".join(parts)
-
-
-def _gif_colours(flags: int) -> int:
-    """Return how many bytes the colour table takes that a descriptor announces."""
-    return 3 << (flags % 8 + 1) if flags & 0x80 else 0
-
-
-def _gif_end(data: bytes, at: int) -> int:
-    """Return where a chain of sub-blocks ends."""
-    while at < len(data) and data[at]:
-        at += 1 + data[at]
-    return at + 1
 
 
 _STRIP: dict[str, Callable[[bytes, bytes], bytes]] = {
@@ -196,5 +180,5 @@ _STRIP: dict[str, Callable[[bytes, bytes], bytes]] = {
     "PNG": _strip_png,
     "WEBP": _strip_webp,
     "GIF": _strip_gif,
-    "AVIF": lambda data, _exif: blank_metadata(data),  # turns of an AVIF are no EXIF, and stay
+    "AVIF": lambda data, _exif: blank_metadata(data),
 }
