@@ -81,7 +81,7 @@ def counted(number: int, thing: str) -> str:
 
 
 def spreadsheet_cell(value: Any) -> Any:
-    """Return a value of a CSV file so that a spreadsheet takes it for text: ids and details hold what catalogues say."""
+    """Return a value of a CSV file that no spreadsheet takes for a formula: ids and details hold what catalogues say."""
     begins_formula = isinstance(value, str) and value.startswith(("=", "+", "-", "@", "\t", "\r", "\n"))
     return f"'{value}" if begins_formula else value
 

@@ -46,7 +46,7 @@ UNREADABLE = (
 """What Pillow's plugins raise on damaged files, while opening and while decoding."""
 
 JPEG_MAX_SCANS = 64
-"""Ten or so are usual. Each goes over all pixels and may take few bytes, so a small file could keep a worker for hours."""
+"""Ten or so are usual. Each goes over all pixels and may take few bytes: a small file could keep a worker for hours."""
 MAX_PARTS = 100_000
 """Some dozens are usual. Each is read in Python and kept in memory, and the smallest has two bytes."""
 

@@ -108,8 +108,9 @@ def read_singly(name: str, data: bytes) -> Iterator[object]:
             at = match.start() + 1
             if match[0] != GIF_EXTENSION:
                 return
-            for at in gif_sub_blocks(data, at + 1):
-                yield at
+            for end in gif_sub_blocks(data, at + 1):
+                yield end
+                at = end
         yield from range(len(data) - at)
 
 
