@@ -81,7 +81,7 @@ def counted(number: int, thing: str) -> str:
 
 
 def spreadsheet_cell(value: Any) -> Any:
-    """Return a value of a CSV file that no spreadsheet takes for a formula: ids and details hold what catalogues say."""
+    """Return a value for a CSV file that no spreadsheet takes for a formula; catalogues are other people's text."""
     begins_formula = isinstance(value, str) and value.startswith(("=", "+", "-", "@", "\t", "\r", "\n"))
     return f"'{value}" if begins_formula else value
 

@@ -87,7 +87,7 @@ def _orientation(name: str, data: bytes) -> int | None:
     try:
         # Not the plugin's own getexif: PNG's decodes the pixels first.
         found = Image.Image.getexif(PLUGINS[name](io.BytesIO(data))).get(ORIENTATION)
-    except UNREADABLE:
+    except (*UNREADABLE, Image.DecompressionBombError, Image.DecompressionBombWarning):
         return None
     return int(found) if found in _TURNED else None
 
