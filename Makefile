@@ -8,13 +8,15 @@ RUNTIME := $(VENV)/.runtime-installed
 TRAIN := $(VENV)/.train-installed
 DEV := $(VENV)/.dev-installed
 BENCH := $(VENV)/.bench-installed
+SUPPLY := $(VENV)/.supply-installed
+LOCK ?= requirements.lock
 SAMPLE_COLUMNS := --label category --split-column ""
 PIP_INSTALL := $(BIN)/python -m pip install --quiet --disable-pip-version-check
 
 .DEFAULT_GOAL := help
 .NOTPARALLEL:
 .DELETE_ON_ERROR:
-.PHONY: help demo train test check format bench bench-quality bench-losses bench-serving bench-index clean
+.PHONY: help demo train test check format lock audit bench bench-quality bench-losses bench-serving bench-index clean
 
 help: ## Show this list
 	@echo "Lookalike, a visual search backend. make TARGET, where TARGET is one of:"
@@ -48,6 +50,16 @@ check: $(DEV) ## What CI runs: format, lint, types, import contracts, tests
 format: $(DEV) ## Format the code and mend what lint can mend
 	$(BIN)/ruff format .
 	$(BIN)/ruff check --fix .
+
+lock: $(SUPPLY) ## Lock requirements.txt with hashes, for deploys; changes what it must (UPGRADE=1: takes the newest of all)
+	$(BIN)/uv pip compile requirements.txt --quiet --universal --python-version 3.11 --only-binary :all: \
+		--generate-hashes --custom-compile-command "make lock" $(if $(UPGRADE),--upgrade) --output-file $(LOCK)
+
+audit: $(SUPPLY) ## Look for unsafe code (bandit), and for known holes in what is locked (pip-audit; needs network)
+	$(BIN)/bandit --quiet --recursive --configfile pyproject.toml client demo shared training web worker
+	@$(BIN)/pip-audit --requirement $(LOCK) --require-hashes --disable-pip --strict --progress-spinner off || { \
+		echo "pip-audit found holes, or could not ask the database of advisories: the lines above say which."; \
+		echo "If it could not ask, nothing is known about the dependencies. bandit found nothing in the code."; exit 1; } >&2
 
 bench: $(RUNTIME) ## Measure on DATASETS=../shared/datasets and write the figures to docs/results
 	$(BIN)/python -m benchmarks.encoder_precision --data $(DATASETS)/fashion
@@ -99,4 +111,9 @@ $(DEV): requirements-dev.txt requirements-train.txt requirements-milvus.txt $(RU
 $(BENCH): requirements-bench.txt $(RUNTIME)
 	@echo "Installing requirements-bench.txt: once, usually under a minute"
 	@$(PIP_INSTALL) --requirement requirements-bench.txt
+	@touch $@
+
+$(SUPPLY): requirements-supply.txt | $(BIN)/python
+	@echo "Installing requirements-supply.txt: once, usually under a minute"
+	@$(PIP_INSTALL) --requirement requirements-supply.txt
 	@touch $@

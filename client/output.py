@@ -80,6 +80,12 @@ def counted(number: int, thing: str) -> str:
     return f"{number:,} {thing}" if number == 1 else f"{number:,} {thing}s"
 
 
+def spreadsheet_cell(value: Any) -> Any:
+    """Return a value for a CSV file that no spreadsheet takes for a formula; catalogues are other people's text."""
+    begins_formula = isinstance(value, str) and value.startswith(("=", "+", "-", "@", "\t", "\r", "\n"))
+    return f"'{value}" if begins_formula else value
+
+
 def row_errors_table(errors: Iterable[Mapping[str, Any]]) -> Table:
     """Return rows that an import left out, with the reasons."""
     table = Table(box=None, header_style="bold", pad_edge=False)

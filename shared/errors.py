@@ -16,6 +16,7 @@
     │   ├── UnsupportedImage          image_unsupported
     │   ├── ImageTooLarge             image_too_large
     │   ├── TooManyPixels             image_too_many_pixels
+    │   ├── TooManyParts              image_too_many_parts
     │   ├── BrokenImage               image_broken
     │   └── ImageFetchFailed          image_fetch_failed
     ├── InvalidImport             the catalogue file can't be read
@@ -179,6 +180,12 @@ class TooManyPixels(InvalidImage):
     """The image has too many pixels."""
 
     code = "image_too_many_pixels"
+
+
+class TooManyParts(InvalidImage):
+    """The image's file is made of too many parts."""
+
+    code = "image_too_many_parts"
 
 
 class BrokenImage(InvalidImage):

@@ -8,6 +8,7 @@ import io
 import struct
 import zlib
 from dataclasses import dataclass
+from itertools import islice
 
 from PIL import Image, ImageFile
 from PIL.AvifImagePlugin import AvifImageFile
@@ -17,7 +18,8 @@ from PIL.JpegImagePlugin import JpegImageFile
 from PIL.PngImagePlugin import PngImageFile
 from PIL.WebPImagePlugin import WebPImageFile
 
-from shared.errors import BrokenImage, EmptyImage, ImageTooLarge, TooManyPixels, UnsupportedImage
+from shared.errors import BrokenImage, EmptyImage, ImageTooLarge, TooManyParts, TooManyPixels, UnsupportedImage
+from shared.image_parts import count_scans, read_singly
 
 PLUGINS: dict[str, type[ImageFile.ImageFile]] = {
     "JPEG": JpegImageFile,
@@ -42,6 +44,11 @@ UNREADABLE = (
     zlib.error,
 )
 """What Pillow's plugins raise on damaged files, while opening and while decoding."""
+
+JPEG_MAX_SCANS = 64
+"""Ten or so are usual. Each goes over all pixels and may take few bytes: a small file could keep a worker for hours."""
+MAX_PARTS = 100_000
+"""Some dozens are usual. Each is read in Python and kept in memory, and the smallest has two bytes."""
 
 _BMP_HEADER_SIZES = {12, 16, 40, 52, 56, 64, 108, 124}
 _AVIF_BRANDS = {b"avif", b"avis"}
@@ -74,6 +81,7 @@ def read_header(data: bytes, *, max_bytes: int, max_pixels: int) -> ImageHeader:
         ImageTooLarge: more than `max_bytes` bytes.
         UnsupportedImage: none of SUPPORTED_FORMATS.
         TooManyPixels: more than `max_pixels` pixels.
+        TooManyParts: more than MAX_PARTS, or a JPEG of more than JPEG_MAX_SCANS scans.
         BrokenImage: starts like a supported format, but its header can't be read.
     """
     image = open_image(data, max_bytes=max_bytes, max_pixels=max_pixels)
@@ -91,7 +99,8 @@ def open_image(data: bytes, *, max_bytes: int, max_pixels: int) -> ImageFile.Ima
             "Scale it down or save it as JPEG with stronger compression.",
             max_bytes=max_bytes,
         )
-    name = _format_of(data)
+    name = format_of(data)
+    check_parts(name, data)
     try:
         image = PLUGINS[name](io.BytesIO(data))
     except (Image.DecompressionBombError, Image.DecompressionBombWarning):
@@ -106,6 +115,25 @@ def open_image(data: bytes, *, max_bytes: int, max_pixels: int) -> ImageFile.Ima
     return image
 
 
+def check_parts(name: str, data: bytes) -> None:
+    """Refuse a file that takes long to read, let alone to decode.
+
+    Raises:
+        TooManyParts: see `read_header`.
+    """
+    if any(True for _ in islice(read_singly(name, data), MAX_PARTS, None)):
+        raise TooManyParts(
+            f"The {name} file has more than {MAX_PARTS:,} parts beside its pixels. Export the photo without metadata.",
+            max_parts=MAX_PARTS,
+        )
+    # The bytes of a marker also occur by chance, in previews and films that are appended: only then is it worth a look.
+    if name == "JPEG" and data.count(b"\xff\xda") > JPEG_MAX_SCANS and (scans := count_scans(data)) > JPEG_MAX_SCANS:
+        raise TooManyParts(
+            f"The JPEG has {scans:,} scans and at most {JPEG_MAX_SCANS} are accepted. Save it as a baseline JPEG.",
+            max_scans=JPEG_MAX_SCANS,
+        )
+
+
 def _too_many_pixels(size: str, max_pixels: int) -> TooManyPixels:
     side = int(max_pixels**0.5)
     return TooManyPixels(
@@ -115,7 +143,7 @@ def _too_many_pixels(size: str, max_pixels: int) -> TooManyPixels:
     )
 
 
-def _format_of(data: bytes) -> str:
+def format_of(data: bytes) -> str:
     """Return the name of the format that the first bytes announce."""
     if data.startswith(b"\xff\xd8\xff"):
         return "JPEG"

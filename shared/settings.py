@@ -132,6 +132,10 @@ class Settings(BaseSettings):
 
     upload_max_bytes: int = Field(20 * MIB, ge=1024, description="Largest photo that is accepted.")
     image_max_pixels: int = Field(50_000_000, ge=1, description="Largest width x height of a photo.")
+    keep_image_metadata: bool = Field(
+        False,
+        description="Keep and return what files of items' images tell besides the picture, such as camera and place.",
+    )
     import_max_bytes: int = Field(
         2 * GIB, ge=1024, description="Largest catalogue file, or batch of queries, that is accepted."
     )

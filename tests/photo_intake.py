@@ -5,6 +5,7 @@ python -m tests.photo_intake FOLDER    prints by how many MiB the process grew a
 
 import io
 import sys
+import zlib
 from pathlib import Path
 from typing import Any
 
@@ -58,18 +59,28 @@ class Files:
 def photo(width: int, height: int, number: int = 0, kind: str = "JPEG") -> bytes:
     """Return a photo of one colour; each number gives another file."""
     file = io.BytesIO()
-    Image.new("RGB", (width, height), (number % 200, 90, 40)).save(file, kind)
-    return file.getvalue() + number.to_bytes(4, "big")  # decoders stop before
+    profile = number.to_bytes(4, "big")  # which no decoder looks at, and which is kept
+    Image.new("RGB", (width, height), (number % 200, 90, 40)).save(file, kind, icc_profile=profile)
+    return file.getvalue()
+
+
+def with_gamma(png: bytes, number: int) -> bytes:
+    """Return the same PNG as another file."""
+    chunk = b"gAMA" + number.to_bytes(4, "big")
+    header = 33  # bytes of signature and IHDR
+    return png[:header] + b"\0\0\0\4" + chunk + zlib.crc32(chunk).to_bytes(4, "big") + png[header:]
 
 
 def row(item_id: str, *images: str) -> CatalogueRow:
     return CatalogueRow(1, item_id, "", images, {})
 
 
-def new_intake(folder: Path, encoder: Any, **options: Any) -> Intake:
+def new_intake(folder: Path, encoder: Any, *, keep_image_metadata: bool = False, **options: Any) -> Intake:
     """Return an intake with an empty catalogue and store in a folder."""
     url = f"sqlite:///{folder}/lookalike.sqlite3"
-    settings = Settings(_env_file=None, DATABASE_URL=url, store_url=str(folder / "store"))
+    settings = Settings(
+        _env_file=None, DATABASE_URL=url, store_url=str(folder / "store"), keep_image_metadata=keep_image_metadata
+    )
     engine = connect_database(url)
     upgrade(engine)
     return Intake(settings, Catalogue(engine), Store(settings.store_url), encoder.id, lambda: encoder, **options)
@@ -85,7 +96,8 @@ def main(folder: Path) -> None:
     """Take in a row with many large photos, and many rows with phone photos."""
     # Of a JPEG, no more is decoded than the network needs.
     large, phone = photo(8000, 6000, kind="PNG"), photo(4000, 3000, kind="PNG")
-    files = {f"large {n}": large + bytes([n]) for n in range(8)} | {f"phone {n}": phone + bytes([n]) for n in range(24)}
+    files = {f"large {n}": with_gamma(large, n) for n in range(8)}
+    files |= {f"phone {n}": with_gamma(phone, n) for n in range(24)}
     rows = [row("large", *(name for name in files if name.startswith("large")))]
     rows += [row(f"phone{n}", f"phone {n}") for n in range(24)]
     intake = new_intake(folder, CornerEncoder())

@@ -69,6 +69,10 @@ def imported(path: Path) -> Iterator[str]:
             yield node.module or ""
 
 
+def named_by(path: Path) -> set[str]:
+    return {name.partition(".")[0] for name in imported(path)}
+
+
 def loaded_modules(code: str, folder: Path) -> set[str]:
     """Run code in a fresh interpreter and return the top names of what it then holds."""
     # Nobody listens there: whatever is created must not need a server to be created.
@@ -120,6 +124,17 @@ def test_only_the_settings_read_the_environment() -> None:
             elif isinstance(node, ast.ImportFrom) and words & {alias.name for alias in node.names}:
                 readers.add(name_of(path))
     assert readers <= ENVIRONMENT_READERS
+
+
+def test_images_are_decoded_in_workers_alone() -> None:
+    """Both tiers read headers; only the worker, which is started again when it dies, lets a decoder at the pixels."""
+    openers = {name_of(path) for package in ("web", "shared") for path in modules(package) if "PIL" in named_by(path)}
+    assert openers == {"shared/image_header.py", "shared/image_metadata.py"}
+    decoding = {"load", "verify", "convert", "draft", "seek", "tobytes", "transpose", "resize", "thumbnail", "crop"}
+    for name in openers:
+        called = {node.attr for node in nodes(ROOT / name) if isinstance(node, ast.Attribute)}
+        assert not called & decoding, name
+    assert "decode" in {path.stem for path in modules("worker")}
 
 
 def test_nothing_is_pickled() -> None:

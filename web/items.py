@@ -10,6 +10,7 @@ from pydantic import Field, TypeAdapter
 from shared.catalogue_change import ItemChange
 from shared.errors import ImageNotFound, InvalidParameter, ItemNotFound
 from shared.image_header import read_header
+from shared.image_metadata import without_metadata
 from shared.jobs import new_job_id
 from shared.schemas import AttributeList, Item, ItemId, ItemPage, ItemWrite, Job, Wire
 from shared.urls import check_url
@@ -126,7 +127,7 @@ def create_items_api(services: Services) -> APIBlueprint:
 
     @api.get("/v1/items/<item_id>/image", summary="An item's image", responses={200: {"description": "The image."}})
     def read_image(path: ItemPath, query: ImageQuery) -> Response:
-        """The bytes as they were imported; the links of hits and items may be cached for good."""
+        """As it was imported, without camera data; the links of hits and items may be cached for good."""
         try:
             sha256, media_type = services.catalogue.image(path.item_id, query.position)
         except ImageNotFound:
@@ -143,9 +144,11 @@ def create_items_api(services: Services) -> APIBlueprint:
             response.status_code = 304
             return response
         try:
-            response.set_data(services.store.image(sha256))
+            image = services.store.image(sha256)
         except FileNotFoundError:
             raise ImageNotFound(f"The image of item {path.item_id!r} is not in the store; import it again.") from None
+        # Images of earlier versions are in the store as they came.
+        response.set_data(image if services.settings.keep_image_metadata else without_metadata(image))
         return response
 
     @api.get("/v1/attributes", summary="Fields that a filter may name", responses={200: AttributeList})

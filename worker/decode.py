@@ -46,8 +46,8 @@ def decode_image(data: bytes, *, max_bytes: int, max_pixels: int, crop: Crop | N
         An image of mode RGB. Nothing is shared between calls, so threads may call this together.
 
     Raises:
-        InvalidImage: EmptyImage, ImageTooLarge, UnsupportedImage or TooManyPixels, as `shared.image_header` tells
-            them; BrokenImage for a file that is truncated or corrupt anywhere.
+        InvalidImage: EmptyImage, ImageTooLarge, UnsupportedImage, TooManyPixels or TooManyParts, as
+            `shared.image_header` tells them; BrokenImage for a file that is truncated or corrupt anywhere.
     """
     image = open_image(data, max_bytes=max_bytes, max_pixels=max_pixels)
     with _broken_if_unreadable(image):

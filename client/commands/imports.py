@@ -9,7 +9,7 @@ import click
 
 from client.api import Job
 from client.commands.session import EXIT_ROWS_LEFT_OUT, Session, pass_session
-from client.output import SHOWN_ROW_ERRORS, import_summary, row_errors_table
+from client.output import SHOWN_ROW_ERRORS, import_summary, row_errors_table, spreadsheet_cell
 from client.sending import send_catalogue
 
 ROW_ERROR_FIELDS = ("line", "item_id", "code", "detail")
@@ -121,6 +121,6 @@ def _write_row_errors(session: Session, job_id: str, file: Path) -> None:
         writer = csv.DictWriter(text, ROW_ERROR_FIELDS, restval="")
         writer.writeheader()
         for error in session.api.row_errors(job_id):
-            writer.writerow({field: error.get(field) for field in ROW_ERROR_FIELDS})
+            writer.writerow({field: spreadsheet_cell(error.get(field)) for field in ROW_ERROR_FIELDS})
             written += 1
     session.note(f"{written:,} row errors written to {file}")

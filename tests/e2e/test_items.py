@@ -1,11 +1,13 @@
 """Single items: written, read, listed, deleted; what is written is searchable at once, what is deleted gone."""
 
+import hashlib
 import json
 import time
 from typing import Any
 
 import pytest
 
+from tests.camera import SECRET, taken
 from tests.e2e.pictures import PictureServer, decoded, drawing, encoded, picture
 from tests.e2e.steps import all_items, assert_failed, assert_problem, hits_of, ids_of, put_item
 from tests.stack import Stack, wait_until
@@ -216,3 +218,18 @@ def test_an_import_does_not_delay_a_single_item(scratch_stack: Stack, shop: Pict
     assert time.monotonic() - start < 15
     shop.release.set()
     assert scratch_stack.finished(job_id)["result"]["imported"] == 5
+
+
+@pytest.mark.parametrize("name", ["JPEG", "WEBP"])
+def test_a_photo_with_a_place_is_found_by_itself_and_returned_without_the_place(
+    scratch_stack: Stack, name: str
+) -> None:
+    photo = taken(drawing("on a beach"), name)
+    put_item(scratch_stack, "beach", photo)
+    hit = hits_of(scratch_stack.search(photo, fresh=True))[0]
+    assert (hit["item_id"], round(hit["score"], 3)) == ("beach", 1)
+    returned = scratch_stack.get(hit["image_url"]).content
+    assert (SECRET in photo, SECRET in returned) == (True, False)
+    assert decoded(returned).tobytes() == decoded(photo).tobytes()
+    image = scratch_stack.get("/v1/items/beach").json()["images"][0]
+    assert image["sha256"] == hashlib.sha256(returned).hexdigest()

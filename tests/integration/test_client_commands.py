@@ -1,5 +1,6 @@
 """The client's commands over HTTP, against a stand-in whose bodies are made with the wire schemas of the API."""
 
+import csv
 import json
 import os
 import signal
@@ -27,6 +28,7 @@ DEADLINE_SECONDS = 20
 PHOTO = b"\xff\xd8 photo"
 NOW = datetime(2026, 1, 1, tzinfo=UTC)
 ROW_ERRORS = 25
+FORMULA = '=HYPERLINK("http://127.0.0.1")'  # the last of them is of an item with this id
 RESULTS = b'{"line":1,"item_id":"a","hits":[]}\n' * 3
 
 
@@ -141,7 +143,13 @@ def _create_stand_in(stand_in: StandIn) -> Flask:
         limit = 10
         lines = range(first, min(first + limit, ROW_ERRORS))
         rows = [
-            schemas.RowError(line=line + 2, item_id=f"i{line}", code="image_missing", detail="gone") for line in lines
+            schemas.RowError(
+                line=line + 2,
+                item_id=f"i{line}" if line < ROW_ERRORS - 1 else FORMULA,
+                code="image_missing",
+                detail="gone",
+            )
+            for line in lines
         ]
         cursor = str(first + limit) if first + limit < ROW_ERRORS else None
         return jsonify(schemas.RowErrorPage(errors=rows, next_cursor=cursor).model_dump(mode="json"))
@@ -375,6 +383,18 @@ def test_all_rows_left_out_can_be_written_to_a_file(stand_in: StandIn, catalogue
     assert lines[0] == "line,item_id,code,detail"
     assert lines[1] == "2,i0,image_missing,gone"
     assert len(lines) == ROW_ERRORS + 1
+
+
+def test_row_errors_in_a_file_are_no_formulas_for_a_spreadsheet(
+    stand_in: StandIn, catalogue: str, tmp_path: Path
+) -> None:
+    stand_in.jobs = [_import_job(failed=ROW_ERRORS)]
+    file = tmp_path / "errors.csv"
+    _run(stand_in, "import", catalogue, "--errors", str(file))
+    with file.open(newline="") as text:
+        rows = list(csv.DictReader(text))
+    assert [rows[0]["item_id"], rows[-1]["item_id"]] == ["i0", f"'{FORMULA}"]
+    assert not [cell for row in rows for cell in row.values() if cell.startswith(tuple("=+-@\t\r\n"))]
 
 
 def test_a_failed_import_ends_with_status_1_and_its_error(stand_in: StandIn, catalogue: str) -> None:

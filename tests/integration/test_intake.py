@@ -1,5 +1,6 @@
 """Photos taken in for the catalogue: bounded memory, no bad embedding, nothing read in vain."""
 
+import hashlib
 import subprocess
 import sys
 from collections.abc import Callable, Sequence
@@ -13,12 +14,14 @@ from typing import Any
 
 import numpy as np
 import pytest
+from PIL import Image
 
 from shared.catalogue import Catalogue
 from shared.catalogue_change import ImageRef, ItemChange
 from shared.database import connect_database
 from shared.errors import Internal
 from shared.store import Store
+from tests.camera import SECRET, taken
 from tests.photo_intake import DIM, TRANSFORM, CornerEncoder, Files, new_intake, photo, row
 from tests.stack import ROOT
 from worker.embed_missing import embed_missing
@@ -239,3 +242,47 @@ def test_embedding_what_is_missing_passes_over_photos_that_are_gone_or_changed(
     for sha256 in (gone, broken):
         assert f"Image {sha256} of the catalogue can't be embedded" in caplog.text
     assert sum(encoder.batches) == len(hashes) - 2
+
+
+def kept_files(folder: Path) -> list[bytes]:
+    return [path.read_bytes() for path in (folder / "store").rglob("*") if path.is_file()]
+
+
+@pytest.mark.parametrize("name", ["JPEG", "PNG", "WEBP", "AVIF"])
+def test_camera_data_is_never_stored_and_the_same_photo_stays_one_image(tmp_path: Path, name: str) -> None:
+    """A photo that comes again is known by its hash, so nothing is decoded, embedded or kept once more."""
+    encoder = CornerEncoder()
+    intake = new_intake(tmp_path, encoder)
+    picture = taken(Image.new("RGB", (40, 30), "teal"), name)
+    first = intake.prepare([row("a", "x"), row("b", "y")], Files({"x": picture, "y": picture}))
+    assert first.rejected == []
+    [kept] = kept_files(tmp_path)
+    assert SECRET in picture
+    assert SECRET not in kept
+    assert {hashlib.sha256(kept).hexdigest()} == {ref.sha256 for _, item in first.items for ref in item.images or ()}
+
+    with Catalogue(connect_database(f"sqlite:///{tmp_path}/lookalike.sqlite3")).change() as change:
+        change.add_embeddings("corner", first.vectors)
+    again = intake.prepare([row("a", "x")], Files({"x": picture}))
+    assert [item.images for _, item in again.items] == [item.images for _, item in first.items[:1]]
+    assert (sum(encoder.batches), again.vectors, kept_files(tmp_path)) == (1, {}, [kept])
+
+
+def test_camera_data_is_kept_for_who_asks_for_it(tmp_path: Path) -> None:
+    intake = new_intake(tmp_path, CornerEncoder(), keep_image_metadata=True)
+    picture = taken(Image.new("RGB", (40, 30), "teal"), "JPEG")
+    assert intake.prepare([row("a", "x")], Files({"x": picture})).rejected == []
+    assert kept_files(tmp_path) == [picture]
+
+
+def test_images_that_are_stored_with_camera_data_are_embedded_as_they_are(tmp_path: Path) -> None:
+    """Those of earlier versions: their hash names them in the catalogue, so their bytes must stay."""
+    intake = new_intake(tmp_path, CornerEncoder())
+    catalogue = Catalogue(connect_database(f"sqlite:///{tmp_path}/lookalike.sqlite3"))
+    store = Store(str(tmp_path / "store"))
+    [sha256] = store.put_images([taken(Image.new("RGB", (40, 30), "teal"), "JPEG")])
+    with catalogue.change() as change:
+        change.put([ItemChange("old", "", {}, [ImageRef(sha256, "image/jpeg")])])
+    assert embed_missing(catalogue, store, intake, max_seconds=20) == 1
+    assert catalogue.embedded_images("corner", [sha256]) == {sha256}
+    assert store.names("images") == [sha256[:2]]

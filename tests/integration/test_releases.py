@@ -2,6 +2,7 @@
 
 import shutil
 import subprocess
+from collections.abc import Callable
 from dataclasses import replace
 from pathlib import Path
 
@@ -156,11 +157,23 @@ def test_a_machine_without_the_encoder_copies_it_from_the_store(shop: Shop, tmp_
     ]
 
 
-@pytest.mark.parametrize("damage", [lambda path: path.unlink(), lambda path: path.write_bytes(b"other")])
-def test_a_damaged_copy_in_the_store_is_never_opened(shop: Shop, tmp_path: Path, damage: object) -> None:
+def cut(path: Path) -> None:
+    path.write_bytes(path.read_bytes()[:-1])
+
+
+def flip(path: Path) -> None:
+    content = bytearray(path.read_bytes())
+    content[len(content) // 2] ^= 1
+    path.write_bytes(content)
+
+
+@pytest.mark.parametrize("damage", [Path.unlink, cut, flip])
+def test_a_damaged_copy_in_the_store_is_never_opened(
+    shop: Shop, tmp_path: Path, damage: Callable[[Path], None]
+) -> None:
     release = shop.serve()
     [network] = (shop.folder / "store" / "encoders").rglob("model.bin")
-    damage(network)  # type: ignore[operator]
+    damage(network)
     elsewhere = shop.settings.model_copy(update={"encoder_cache_path": tmp_path / "empty"})
     with pytest.raises(EncoderUnavailable, match=r"model\.bin is not what the release was built with"):
         open_release(release, shop.store, elsewhere)

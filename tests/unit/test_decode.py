@@ -83,6 +83,17 @@ def test_of_an_animation_or_a_set_the_first_picture_is_taken(name: str) -> None:
     assert difference(decode(data), first) < 3
 
 
+@pytest.mark.parametrize("name", ["GIF", "PNG"])
+def test_further_frames_are_not_even_looked_at(name: str) -> None:
+    """So it makes no difference how many there are, or how large they would become."""
+    first, second = picture(), picture().transpose(Image.Transpose.ROTATE_180)
+    data = encoded(first, name, save_all=True, append_images=[second, first, second], duration=100)
+    end = {"GIF": b"\x21\xf9\x04", "PNG": b"fdAT"}[name]
+    behind_first = data.index(end, data.index(end) + 1) + 12
+    damaged = data[:behind_first] + b"\xff" * (len(data) - behind_first)
+    assert difference(decode(damaged), decode(data)) == 0
+
+
 def test_cmyk_keeps_its_colours() -> None:
     red = Image.new("RGB", (16, 16), (200, 30, 40))
     assert difference(decode(encoded(red.convert("CMYK"), "JPEG", quality=95)), red) < 3

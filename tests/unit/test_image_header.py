@@ -7,8 +7,9 @@ import zlib
 import pytest
 from PIL import Image
 
-from shared.errors import BrokenImage, EmptyImage, ImageTooLarge, TooManyPixels, UnsupportedImage
-from shared.image_header import SUPPORTED_FORMATS, ImageHeader, read_header
+from shared.errors import BrokenImage, EmptyImage, ImageTooLarge, TooManyParts, TooManyPixels, UnsupportedImage
+from shared.image_header import JPEG_MAX_SCANS, MAX_PARTS, SUPPORTED_FORMATS, ImageHeader, read_header
+from shared.image_parts import JPEG_SCAN, jpeg_segments
 
 MAX_BYTES = 1_000_000
 MAX_PIXELS = 50_000_000
@@ -129,3 +130,56 @@ def test_a_file_that_ends_within_its_header_is_broken(name: str) -> None:
 def test_reading_headers_needs_no_numpy() -> None:
     code = "import sys, shared.image_header; sys.exit(bool({'numpy', 'torch', 'pandas'} & set(sys.modules)))"
     assert subprocess.run([sys.executable, "-c", code], check=False).returncode == 0
+
+
+def progressive(scans: int) -> bytes:
+    """A JPEG that goes over its pixels so many times."""
+    file = io.BytesIO()
+    Image.new("RGB", (30, 20), "teal").save(file, "JPEG", progressive=True)
+    data = file.getvalue()
+    starts = [start for marker, start, _ in jpeg_segments(data) if marker == JPEG_SCAN]
+    last = data[starts[-1] : -2]
+    return data[:-2] + last * (scans - len(starts)) + data[-2:]
+
+
+def test_scans_are_allowed_up_to_the_limit_and_not_one_more() -> None:
+    assert header(progressive(JPEG_MAX_SCANS)).width == 30
+    with pytest.raises(TooManyParts, match=r"65 scans and at most 64.*baseline") as caught:
+        header(progressive(JPEG_MAX_SCANS + 1))
+    assert caught.value.members == {"max_scans": JPEG_MAX_SCANS}
+
+
+def test_the_bytes_of_a_scan_s_marker_count_only_where_they_are_one() -> None:
+    """Phones append films, in which any two bytes occur by chance; previews have scans of their own."""
+    preview = b"\xff\xe1" + struct.pack(">H", 302) + b"\xff\xda" * 150
+    data = encoded("JPEG")
+    assert header(data[:2] + preview + data[2:] + b"\xff\xda" * 1000).width == 30
+
+
+def with_parts(name: str, count: int) -> bytes:
+    """A small picture in a file with so many parts more than it needs."""
+    data = encoded(name)
+    if name == "JPEG":
+        return data[:2] + b"\xff\xfe\0\2" * count + data[2:]
+    if name == "PNG":
+        return data[:33] + struct.pack(">I4sI", 0, b"prVt", zlib.crc32(b"prVt")) * count + data[33:]
+    at = data.index(b"\x2c\0\0\0\0")
+    return data[:at] + b"\x21\xfe" + b"\1x" * count + b"\0" + data[at:]
+
+
+@pytest.mark.parametrize("name", ["JPEG", "PNG", "GIF"])
+def test_a_file_of_too_many_parts_is_refused_before_they_are_read_one_by_one(name: str) -> None:
+    assert header(with_parts(name, MAX_PARTS - 100), max_bytes=10**7).width == 30
+    with pytest.raises(TooManyParts, match=r"more than 100,000 parts.*without metadata") as caught:
+        header(with_parts(name, MAX_PARTS), max_bytes=10**7)
+    assert caught.value.members == {"max_parts": MAX_PARTS}
+
+
+@pytest.mark.parametrize("name", ["JPEG", "GIF"])
+def test_junk_between_the_parts_counts_as_well(name: str) -> None:
+    """Pillow reads it byte by byte."""
+    data = encoded(name)
+    at = 20 if name == "JPEG" else data.index(b"\x2c\0\0\0\0")
+    assert header(data[:at] + bytes(1000) + data[at:]).width == 30
+    with pytest.raises(TooManyParts):
+        header(data[:at] + bytes(MAX_PARTS + 1) + data[at:])

@@ -10,6 +10,7 @@ from pathlib import Path
 from typing import Protocol
 
 from shared.errors import ImageMissing, ImageTooLarge, UrlRefused
+from shared.image_metadata import without_metadata
 from shared.paths import normalise_relative, resolve_below
 from worker.imports.archive import Archive
 
@@ -29,10 +30,21 @@ class ImageSource(Protocol):
         Raises:
             ImageMissing: there is no such file.
             ImageTooLarge: it has too many bytes.
-            BrokenImage: it can't be unpacked.
+            BrokenImage: it can't be unpacked, or is damaged.
             PathRefused: the path is absolute or leads out of the catalogue's folder.
             UrlRefused, ImageFetchFailed: the URL may not be called, or gives nothing.
         """
+
+
+class WithoutMetadata:
+    """The photos of another source, as they are kept: without what their files tell besides the picture."""
+
+    def __init__(self, source: ImageSource) -> None:
+        self._source = source
+
+    def read(self, reference: str) -> bytes:
+        """Read a photo; see ImageSource."""
+        return without_metadata(self._source.read(reference))
 
 
 class UrlImages:

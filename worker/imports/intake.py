@@ -9,7 +9,7 @@ from shared.errors import LookalikeError
 from shared.settings import Settings
 from shared.store import Store
 from worker.encoder import Encoder
-from worker.imports.images import ImageSource
+from worker.imports.images import ImageSource, WithoutMetadata
 from worker.imports.photo_line import PHOTOS_AT_ONCE, PhotoLine
 from worker.imports.photo_work import PhotoWork, PixelBudget
 from worker.imports.rows import CatalogueRow
@@ -62,10 +62,11 @@ class Intake:
         pixels_at_once: most pixels that are decoded at a time; a larger photo is decoded alone.
         """
         self.encoder_id = encoder_id
+        self._keeps_metadata = settings.keep_image_metadata
         self._work = PhotoWork(settings, catalogue, store, encoder_id, load_encoder, PixelBudget(pixels_at_once))
 
     def prepare(self, rows: Sequence[CatalogueRow], source: ImageSource) -> Prepared:
-        """Read, check, keep and embed the photos of some rows.
+        """Read, check, keep and embed the photos of some rows; camera data is removed before a photo has its hash.
 
         Returns:
             The items to write, the rows whose photo can't be used, and the new embeddings by image hash.
@@ -80,7 +81,7 @@ class Intake:
                     if position < len(row.images) and number not in errors:
                         yield (number, position), row.images[position]
 
-        line = PhotoLine[tuple[int, int]](self._work, source)
+        line = PhotoLine[tuple[int, int]](self._work, source if self._keeps_metadata else WithoutMetadata(source))
         for (number, position), outcome in line.run(wanted()):
             if isinstance(outcome, ImageRef):
                 images[number][position] = outcome
@@ -97,7 +98,7 @@ class Intake:
         return prepared
 
     def take(self, references: Sequence[str], source: ImageSource) -> Taken:
-        """Read, check, keep and embed any number of photos; the more, the less the network waits."""
+        """Read, check, keep and embed any number of photos as they are; the more, the less the network waits."""
         line = PhotoLine[int](self._work, source)
         outcomes = dict(line.run(iter(enumerate(references))))
         return Taken([outcomes[number] for number in range(len(references))], line.vectors)
