@@ -7,7 +7,10 @@ Keys (prefix `lookalike:`):
     job:{id}:delivering string  there while a try of its callback is under way. Expires, in case its worker dies.
     jobs:active         zset    id -> unix time from which recovery looks at it, unless the lease is renewed.
     jobs:finished       stream  id of each job that ended, in that order; the last FINISHED_KEPT or some more.
-    jobs:counts         hash    "{kind}:{status}" -> number of jobs that ended so.
+    jobs:counts         hash    "{kind}:{status}:{detail}" -> number of jobs that ended so; the detail is the error's code,
+                                of searches that succeeded where the answer came from, or missing.
+    jobs:recovered      hash    kind -> number of times that recovery sent a job again.
+    callbacks:deliveries hash   "delivered", "to_be_retried" or "given_up" -> number of tries that ended so.
     callbacks:due       zset    id -> unix time of the next try of its callback.
 
 State changes are Lua scripts, so that two workers with the same message, a client that cancels and the
@@ -27,7 +30,7 @@ from redis import Redis
 from shared.errors import JobAlreadyFinished, JobNotFound, LookalikeError
 from shared.job_record import JobRecord, json_bytes
 from shared.result_cache import CacheEntry
-from shared.schemas import Delivery, JobKind, JobStatus, Progress
+from shared.schemas import AnsweredFrom, Delivery, JobKind, JobStatus, Progress
 from shared.settings import Settings
 from shared.task_message import TaskMessage
 
@@ -35,7 +38,9 @@ PREFIX = "lookalike:"
 ACTIVE_KEY = f"{PREFIX}jobs:active"
 FINISHED_KEY = f"{PREFIX}jobs:finished"
 COUNTS_KEY = f"{PREFIX}jobs:counts"
+RECOVERED_KEY = f"{PREFIX}jobs:recovered"
 CALLBACKS_DUE_KEY = f"{PREFIX}callbacks:due"
+DELIVERIES_KEY = f"{PREFIX}callbacks:deliveries"
 
 # Far more than end while a web process reconnects; what it missed by then it reads again anyway.
 FINISHED_KEPT = 10_000
@@ -60,14 +65,14 @@ return 1
 """
 
 # KEYS: record, photo, active, finished, counts, due, then those of cache entries. ARGV: status, time, field, its value,
-# seconds to keep the record, id, unix time, FINISHED_KEPT, then value and seconds of each cache entry.
+# seconds to keep the record, id, unix time, FINISHED_KEPT, detail, then value and seconds of each cache entry.
 _FINISH = """
 local function answer(has_ended)
     if ARGV[1] == 'cancelled' then return {has_ended, redis.call('HGETALL', KEYS[1])} end
     return {has_ended}
 end
 for number = 7, #KEYS do
-    redis.call('SET', KEYS[number], ARGV[2 * number - 5], 'EX', ARGV[2 * number - 4])
+    redis.call('SET', KEYS[number], ARGV[2 * number - 4], 'EX', ARGV[2 * number - 3])
 end
 local record = redis.call('HMGET', KEYS[1], 'status', 'kind', 'callback_url')
 if record[1] ~= 'queued' and record[1] ~= 'running' then return answer(0) end
@@ -76,7 +81,7 @@ redis.call('EXPIRE', KEYS[1], ARGV[5])
 redis.call('DEL', KEYS[2])
 redis.call('ZREM', KEYS[3], ARGV[6])
 redis.call('XADD', KEYS[4], 'MAXLEN', '~', ARGV[8], '*', 'id', ARGV[6])
-redis.call('HINCRBY', KEYS[5], record[2] .. ':' .. ARGV[1], 1)
+redis.call('HINCRBY', KEYS[5], record[2] .. ':' .. ARGV[1] .. ARGV[9], 1)
 if record[3] then redis.call('ZADD', KEYS[6], ARGV[7], ARGV[6]) end
 return answer(1)
 """
@@ -129,6 +134,7 @@ class Jobs:
         image: bytes | None = None,
         callback_url: str | None = None,
         owner: str | None = None,
+        origin: Mapping[str, str] | None = None,
         message: TaskMessage | None = None,
     ) -> JobRecord:
         """Write the record of a new job, its photo and its message in one transaction: all of it, or nothing.
@@ -140,9 +146,10 @@ class Jobs:
             image: bytes of the uploaded photo.
             callback_url: where it is posted when it has ended.
             owner: id of the API key that made it.
+            origin: `request_id`, and `traceparent` where requests are traced, of the request that made it.
             message: of the task that begins it; without one, recovery begins it.
         """
-        job = _new_record(job_id, kind, JobStatus.QUEUED, parameters, callback_url, owner)
+        job = _new_record(job_id, kind, JobStatus.QUEUED, parameters, callback_url, owner, origin)
         key, lease_end = job_key(job.id), time.time() + self._settings.job_lease_seconds
         with self._redis.pipeline(transaction=True) as pipe:
             pipe.hset(key, mapping=cast("dict[Any, Any]", job.fields))
@@ -164,15 +171,16 @@ class Jobs:
         job_id: str | None = None,
         callback_url: str | None = None,
         owner: str | None = None,
+        origin: Mapping[str, str] | None = None,
     ) -> JobRecord:
         """Write the record of a job whose result, as JSON text, was known before it was asked for."""
-        job = _new_record(job_id, kind, JobStatus.SUCCEEDED, parameters, callback_url, owner)
+        job = _new_record(job_id, kind, JobStatus.SUCCEEDED, parameters, callback_url, owner, origin)
         fields = {**job.fields, b"finished_at": job.fields[b"created_at"], b"result": result}
         key = job_key(job.id)
         with self._redis.pipeline(transaction=True) as pipe:
             pipe.hset(key, mapping=cast("dict[Any, Any]", fields))
             pipe.expire(key, self._settings.job_ttl_seconds)
-            pipe.hincrby(COUNTS_KEY, f"{kind}:{JobStatus.SUCCEEDED}", 1)
+            pipe.hincrby(COUNTS_KEY, f"{kind}:{JobStatus.SUCCEEDED}:{AnsweredFrom.RESULT_CACHE}", 1)
             if callback_url is not None:
                 pipe.zadd(CALLBACKS_DUE_KEY, {job.id: time.time()})
             pipe.execute()
@@ -248,23 +256,30 @@ class Jobs:
         """Show how far a job is; one that has ended stays as it is."""
         self._progress(keys=[job_key(job_id)], args=[progress.model_dump_json(), self._settings.job_ttl_seconds])
 
-    def succeed(self, job_id: str, result: Mapping[str, Any] | bytes, cache: Sequence[CacheEntry] = ()) -> bool:
+    def succeed(
+        self,
+        job_id: str,
+        result: Mapping[str, Any] | bytes,
+        cache: Sequence[CacheEntry] = (),
+        answered_from: AnsweredFrom | None = None,
+    ) -> bool:
         """End a job with its result, and keep what was learnt on the way.
 
         Args:
             job_id: id of the job.
             result: JSON values, or the text of them as `json_bytes` writes it.
             cache: written whether or not the job had ended before.
+            answered_from: of a search, counted with its end.
 
         Returns:
             False if it had ended before.
         """
         text = result if isinstance(result, bytes) else json_bytes(result)
-        return bool(self._end(job_id, JobStatus.SUCCEEDED, "result", text, cache)[0])
+        return bool(self._end(job_id, JobStatus.SUCCEEDED, "result", text, cache, answered_from or "")[0])
 
     def fail(self, job_id: str, error: LookalikeError) -> bool:
         """End a job with a stable error code; returns False if it had ended before."""
-        return bool(self._end(job_id, JobStatus.FAILED, "error", json_bytes(error.to_wire()))[0])
+        return bool(self._end(job_id, JobStatus.FAILED, "error", json_bytes(error.to_wire()), detail=error.code)[0])
 
     def cancel(self, job_id: str) -> JobRecord:
         """End a job because its client doesn't want it any more.
@@ -279,7 +294,15 @@ class Jobs:
             raise JobAlreadyFinished(f"Job {job_id} has {record.status.value} already; there is nothing to cancel.")
         return record
 
-    def _end(self, job_id: str, status: JobStatus, field: str, value: bytes, cache: Sequence[CacheEntry] = ()) -> Any:
+    def _end(
+        self,
+        job_id: str,
+        status: JobStatus,
+        field: str,
+        value: bytes,
+        cache: Sequence[CacheEntry] = (),
+        detail: str = "",
+    ) -> Any:
         keys = [
             job_key(job_id),
             job_key(job_id, "image"),
@@ -290,7 +313,7 @@ class Jobs:
             *(entry.key for entry in cache),
         ]
         arguments: list[str | bytes | float] = [status.value, now_iso(), field, value]
-        arguments += [self._settings.job_ttl_seconds, job_id, time.time(), FINISHED_KEPT]
+        arguments += [self._settings.job_ttl_seconds, job_id, time.time(), FINISHED_KEPT, f":{detail}" if detail else ""]
         for entry in cache:
             arguments += [entry.value, entry.ttl_seconds]
         return self._finish(keys=keys, args=arguments)
@@ -299,6 +322,10 @@ class Jobs:
         """Return ids of jobs whose lease or start is overdue, the longest first."""
         found = self._redis.zrangebyscore(ACTIVE_KEY, 0, time.time(), start=0, num=limit)
         return [job_id.decode() for job_id in cast("list[bytes]", found)]
+
+    def count_recovery(self, kind: JobKind) -> None:
+        """Count that a job which stood still was sent again."""
+        self._redis.hincrby(RECOVERED_KEY, kind.value, 1)
 
     def drop_active(self, job_id: str) -> None:
         """Stop watching over a job whose record is gone."""
@@ -309,6 +336,7 @@ class Jobs:
         with self._redis.pipeline(transaction=True) as pipe:
             pipe.rpush(job_key(job_id, "deliveries"), delivery.model_dump_json())
             pipe.expire(job_key(job_id, "deliveries"), self._settings.job_ttl_seconds)
+            pipe.hincrby(DELIVERIES_KEY, _outcome(delivery), 1)
             if delivery.next_attempt_at is None:
                 pipe.zrem(CALLBACKS_DUE_KEY, job_id)
             else:
@@ -343,6 +371,7 @@ def _new_record(
     parameters: Mapping[str, Any],
     callback_url: str | None,
     owner: str | None,
+    origin: Mapping[str, str] | None,
 ) -> JobRecord:
     fields = {
         b"kind": kind.value.encode(),
@@ -354,4 +383,12 @@ def _new_record(
         fields[b"callback_url"] = callback_url.encode()
     if owner is not None:
         fields[b"owner"] = owner.encode()
+    for name, value in (origin or {}).items():
+        fields[name.encode()] = value.encode()
     return JobRecord(job_id or new_job_id(), fields)
+
+
+def _outcome(delivery: Delivery) -> str:
+    if delivery.error is None:
+        return "delivered"
+    return "given_up" if delivery.next_attempt_at is None else "to_be_retried"

@@ -143,6 +143,9 @@ class Settings(BaseSettings):
         5, gt=0, description="Wait before the second try of a callback; doubles with each further try."
     )
     log_level: Literal["DEBUG", "INFO", "WARNING", "ERROR"] = Field("INFO", description="Least level that is logged.")
+    log_format: Literal["text", "json"] = Field(
+        "text", description="Form of log lines: text for people, json for one object a line."
+    )
 
     @field_validator("webhook_secret")
     @classmethod

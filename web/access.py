@@ -8,6 +8,7 @@ from sqlalchemy.exc import SQLAlchemyError
 
 from shared.errors import ApiKeyInvalid, ApiKeyMissing, JobNotFound, ScopeMissing
 from shared.job_record import JobRecord
+from shared.logs import add_log_ids
 from shared.settings import InvalidSettings, Settings
 from web.api_keys import ApiKey, ApiKeys, Scope
 
@@ -114,6 +115,7 @@ def guard(app: Flask, keys: ApiKeys, settings: Settings) -> None:
         key = _sent_key(keys)
         if key is not None:
             g.caller = Caller(key, False)
+            add_log_ids(key_id=key.id)
         if needed is OPEN:
             return
         if key is None:

@@ -5,12 +5,13 @@ from threading import BoundedSemaphore
 
 from flask import Response, jsonify, redirect, render_template, request
 from flask_openapi import Info, OpenAPI
-from prometheus_client import CollectorRegistry
+from prometheus_client import CollectorRegistry, ProcessCollector
 from werkzeug.wrappers import Response as BaseResponse
 
 from shared.catalogue import Catalogue
 from shared.database import connect_database
 from shared.jobs import Jobs
+from shared.logs import configure_logging
 from shared.queues import create_celery
 from shared.redis_client import connect_redis, connect_redis_for_listening
 from shared.result_cache import ResultCache
@@ -40,11 +41,14 @@ from web.items import create_items_api
 from web.job_ends import JobEnds
 from web.jobs import create_jobs_api
 from web.keys_api import KeyRequest, RotateRequest, create_keys_api
-from web.metrics import SystemCollector, measure_requests
+from web.metrics import measure_requests
 from web.operations import create_operations_api
+from web.readiness import ReadinessCheck
 from web.releases import create_releases_api
+from web.request_log import log_requests
 from web.searches import create_searches_api
 from web.services import Services
+from web.system_metrics import SystemCollector
 
 # A command takes a fraction of a millisecond, so that a few connections carry those of hundreds of threads.
 REDIS_CONNECTIONS = 8
@@ -84,7 +88,7 @@ def create_app(settings: Settings | None = None) -> OpenAPI:
         settings: unset, they are read from the environment.
     """
     settings = settings or load_settings()
-    logging.basicConfig(level=settings.log_level, format="%(asctime)s %(levelname)s %(name)s %(message)s")
+    configure_logging(settings)
     logging.getLogger("alembic").setLevel(logging.WARNING)  # /readyz asks it at every call
     services = create_services(settings)
     app = OpenAPI(
@@ -101,12 +105,15 @@ def create_app(settings: Settings | None = None) -> OpenAPI:
     app.config["MAX_CONTENT_LENGTH"] = JSON_MAX_BYTES  # endpoints that take a form raise it themselves
     app.config["MAX_FORM_MEMORY_SIZE"] = FORM_OVERHEAD_BYTES
     app.json.sort_keys = False  # type: ignore[attr-defined]
+    log_requests(app)
     register_error_handlers(app)
     if needs_keys(settings):
         check_that_keys_exist(services.api_keys, settings)
     guard(app, services.api_keys, settings)
     registry = CollectorRegistry()
-    registry.register(SystemCollector(services.redis))
+    readiness = ReadinessCheck(services.redis, services.engine)
+    registry.register(SystemCollector(services.redis, readiness))
+    ProcessCollector(namespace="lookalike_web", registry=registry)
     measure_requests(app, registry)
     for api in (
         create_searches_api(services),
@@ -116,7 +123,7 @@ def create_app(settings: Settings | None = None) -> OpenAPI:
         create_items_api(services),
         create_releases_api(services),
         create_keys_api(services),
-        create_operations_api(services, registry),
+        create_operations_api(readiness, registry),
     ):
         app.register_api(api)
     # Bodies that may also come as a form, or line by line, are not in any signature.

@@ -3,11 +3,15 @@
 import gc
 from typing import Any
 
+from gunicorn.glogging import Logger
+
+from shared.logs import configure_logging
 from shared.settings import load_settings
 
 STALLED_SECONDS = 15
 
 _settings = load_settings()
+configure_logging(_settings)  # here, since gunicorn logs before there is an application
 
 bind = _settings.web_bind
 worker_class = "gthread"
@@ -20,6 +24,19 @@ timeout = _settings.wait_max_seconds + 30
 keepalive = 30
 loglevel = _settings.log_level.lower()
 control_socket_disable = True
+
+
+class PlainLogger(Logger):  # type: ignore[misc]
+    """Leaves gunicorn's lines to the handler that all others go to, which knows their form."""
+
+    def setup(self, cfg: Any) -> None:
+        """Set the levels; be no output of its own."""
+        super().setup(cfg)
+        self.error_log.handlers.clear()
+        self.error_log.propagate = True
+
+
+logger_class = PlainLogger
 
 
 def post_worker_init(_worker: Any) -> None:

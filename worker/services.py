@@ -22,6 +22,7 @@ from shared.jobs import Jobs
 from shared.queues import SEARCH, queue_key
 from shared.redis_client import connect_redis
 from shared.settings import Settings
+from shared.step_times import StepTimes
 from shared.store import Store
 from worker.active_release import ActiveRelease
 from worker.backlog import Backlog
@@ -66,6 +67,7 @@ class Services:
         self._engine: Engine | None = None
         self._opening_engine = Lock()
         self.fetch_turns = FetchTurns(FETCHING_TASKS)
+        self.step_times = StepTimes()
 
     @cached_property
     def redis(self) -> Redis:
