@@ -26,7 +26,7 @@ loglevel = _settings.log_level.lower()
 control_socket_disable = True
 
 
-class PlainLogger(Logger):  # type: ignore[misc]
+class PlainLogger(Logger):
     """Leaves gunicorn's lines to the handler that all others go to, which knows their form."""
 
     def setup(self, cfg: Any) -> None:
