@@ -146,6 +146,11 @@ class Settings(BaseSettings):
     log_format: Literal["text", "json"] = Field(
         "text", description="Form of log lines: text for people, json for one object a line."
     )
+    traces_url: str | None = Field(
+        None,
+        pattern=r"^https?://.+",
+        description="Where an OpenTelemetry collector takes traces (OTLP over HTTP); unset: none are made.",
+    )
 
     @field_validator("webhook_secret")
     @classmethod

@@ -28,6 +28,7 @@ from shared.schemas import (
 from shared.settings import Settings, load_settings
 from shared.store import Store
 from shared.task_message import TaskMessages
+from shared.tracing import open_traces
 from web.access import check_that_keys_exist, guard, needs_keys
 from web.api_keys import ApiKeys
 from web.batches import create_batches_api
@@ -106,6 +107,11 @@ def create_app(settings: Settings | None = None) -> OpenAPI:
     app.config["MAX_FORM_MEMORY_SIZE"] = FORM_OVERHEAD_BYTES
     app.json.sort_keys = False  # type: ignore[attr-defined]
     log_requests(app)
+    traces = open_traces(settings, "lookalike-web")
+    if traces is not None:
+        from web.request_traces import trace_requests
+
+        trace_requests(app, traces)
     register_error_handlers(app)
     if needs_keys(settings):
         check_that_keys_exist(services.api_keys, settings)

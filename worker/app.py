@@ -11,7 +11,14 @@ from threading import Event
 from typing import Any
 
 from celery import Celery
-from celery.signals import celeryd_init, setup_logging, worker_init, worker_ready, worker_shutting_down
+from celery.signals import (
+    celeryd_init,
+    setup_logging,
+    worker_init,
+    worker_process_shutdown,
+    worker_ready,
+    worker_shutting_down,
+)
 from celery.worker.state import active_requests
 from redis.exceptions import RedisError
 from sqlalchemy.exc import SQLAlchemyError
@@ -21,6 +28,7 @@ from shared.logs import configure_logging
 from shared.queues import SEARCH, TaskSender, create_celery
 from shared.settings import Settings, load_settings
 from shared.step_times import write_step_times
+from shared.tracing import check_tracing
 from shared.worker_presence import PRESENCE_SECONDS, WorkerState, announce_worker, withdraw_worker
 from worker.broker import hold_messages_in_memory
 from worker.callbacks import deliver_callback, dispatch_callbacks
@@ -40,6 +48,7 @@ SCHEDULE = {"dispatch_callbacks": 1.0, "recover_jobs": 3.0, "embed_missing": 15.
 
 def create_worker(settings: Settings) -> Celery:
     """Create the application with all tasks; connections and models come with the first task that needs them."""
+    check_tracing(settings)
     hold_messages_in_memory()
     app = create_celery(settings, "worker")
     # A message that was not taken before the next one is sent is worthless: no pile after a long import.
@@ -132,6 +141,10 @@ def _connect_signals(services: Services, settings: Settings) -> None:
                 raise
 
         repeat(present, PRESENCE_SECONDS / 3, stopped, "announce-worker")
+
+    @worker_process_shutdown.connect(weak=False)
+    def send_last_traces(**_: Any) -> None:
+        services.job_traces.close()  # a child process ends without what Python does at exit
 
     @worker_shutting_down.connect(weak=False)
     def withdraw(**_: Any) -> None:

@@ -60,7 +60,7 @@ def add_job_tasks(app: Celery, services: Services, tasks: TaskSender) -> None:
         is_counted: bool = True,
     ) -> None:
         """Do a job's work under its lease; a failure of the job ends it, one of Redis leaves it to recovery."""
-        with log_ids(job.log_ids), services.leases.holding(job.id, max_seconds):
+        with log_ids(job.log_ids), services.job_traces.job(job), services.leases.holding(job.id, max_seconds):
             try:
                 began = monotonic()
                 work()
@@ -68,6 +68,7 @@ def add_job_tasks(app: Celery, services: Services, tasks: TaskSender) -> None:
                 log.info("Worked on a %s job for %s ms", job.kind, milliseconds, extra={"duration_ms": milliseconds})
             except LookalikeError as error:
                 log.info("A %s job failed: %s", job.kind, error.code, extra={"code": error.code})
+                services.job_traces.note_failure(error.code)
                 fail(error)
             except JobCancelled:
                 log.debug("Job %s was cancelled while it waited", job.id)
@@ -82,6 +83,7 @@ def add_job_tasks(app: Celery, services: Services, tasks: TaskSender) -> None:
                 fail(DatabaseUnavailable("The catalogue could not be read. Search again in a moment."))
             except Exception:  # the one place where an unforeseen error becomes a failed job
                 log.exception("Job %s failed", job.id)
+                services.job_traces.note_failure(Internal.code)
                 fail(Internal(f"An unforeseen error; the worker's log has it under job {job.id}."))
 
     def task_with_twin(name: str) -> Callable[[Callable[[str], None]], Any]:
@@ -127,6 +129,7 @@ def add_job_tasks(app: Celery, services: Services, tasks: TaskSender) -> None:
             answer = services.engine.search(job, image, still_wanted)
             services.jobs.succeed(job_id, answer.result, answer.entries, answer.answered_from)
             services.step_times.add(answer.timings_ms)
+            services.job_traces.add_steps(job, answer.timings_ms)
 
         run(job, settings.search_deadline_seconds, work, lambda error: services.jobs.fail(job_id, error))
 

@@ -29,6 +29,7 @@ from worker.backlog import Backlog
 from worker.fetch_turns import FetchTurns
 from worker.fetcher import GuardedFetcher
 from worker.heartbeat import Leases
+from worker.job_traces import JobTraces
 
 if TYPE_CHECKING:
     from shared.releases import Release
@@ -68,6 +69,7 @@ class Services:
         self._opening_engine = Lock()
         self.fetch_turns = FetchTurns(FETCHING_TASKS)
         self.step_times = StepTimes()
+        self.job_traces = JobTraces(settings)
 
     @cached_property
     def redis(self) -> Redis:
