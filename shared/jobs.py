@@ -7,8 +7,8 @@ Keys (prefix `lookalike:`):
     job:{id}:delivering string  there while a try of its callback is under way. Expires, in case its worker dies.
     jobs:active         zset    id -> unix time from which recovery looks at it, unless the lease is renewed.
     jobs:finished       stream  id of each job that ended, in that order; the last FINISHED_KEPT or some more.
-    jobs:counts         hash    "{kind}:{status}:{detail}" -> number of jobs that ended so; the detail is the error's code,
-                                of searches that succeeded where the answer came from, or missing.
+    jobs:counts         hash    "{kind}:{status}:{detail}" -> number of jobs that ended so. The detail is the code of an
+                                error, or where a search's answer came from; others have none.
     jobs:recovered      hash    kind -> number of times that recovery sent a job again.
     callbacks:deliveries hash   "delivered", "to_be_retried" or "given_up" -> number of tries that ended so.
     callbacks:due       zset    id -> unix time of the next try of its callback.
@@ -313,7 +313,8 @@ class Jobs:
             *(entry.key for entry in cache),
         ]
         arguments: list[str | bytes | float] = [status.value, now_iso(), field, value]
-        arguments += [self._settings.job_ttl_seconds, job_id, time.time(), FINISHED_KEPT, f":{detail}" if detail else ""]
+        arguments += [self._settings.job_ttl_seconds, job_id, time.time(), FINISHED_KEPT]
+        arguments.append(f":{detail}" if detail else "")
         for entry in cache:
             arguments += [entry.value, entry.ttl_seconds]
         return self._finish(keys=keys, args=arguments)

@@ -67,7 +67,9 @@ class SystemCollector(Collector):
         memory = GaugeMetricFamily(
             "lookalike_worker_memory_bytes", "Resident memory of a worker.", labels=["worker", "queues"]
         )
-        tasks = GaugeMetricFamily("lookalike_worker_tasks", "Tasks that a worker has at hand.", labels=["queue", "worker"])
+        tasks = GaugeMetricFamily(
+            "lookalike_worker_tasks", "Tasks that a worker has at hand.", labels=["queue", "worker"]
+        )
         for state in worker_states(self._redis, names):
             memory.add_metric([state.name, ",".join(state.queues)], state.memory_bytes)
             for queue in state.queues:

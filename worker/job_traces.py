@@ -48,5 +48,6 @@ class JobTraces:
 
     def close(self) -> None:
         """Send what was not sent yet."""
-        if self._settings.traces_url is not None and self._traces is not None:
-            self._traces.close()
+        traces = vars(self).get("_traces")  # none is begun for it
+        if traces is not None:
+            traces.close()

@@ -4,7 +4,7 @@ import psutil
 
 
 def resident_bytes() -> int:
-    """Return the resident memory of this process and its children; what they map from files in common counts for each."""
+    """Return the resident memory of this process and its children; files that several map count for each."""
     process = psutil.Process()
     total = 0
     for member in (process, *process.children(recursive=True)):

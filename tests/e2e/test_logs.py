@@ -27,6 +27,7 @@ REDIS_PASSWORD = "correct-horse-battery"
 DATABASE_PASSWORD = "staple-of-the-database"
 INDEX_TOKEN = "root:staple-of-the-index"
 URL_TOKEN = "staple-of-the-callback"
+SQL_VALUE = "staple-of-the-statement"
 UNKNOWN_KEY = f"lk_0123456789ab_{'Zx9-' * 10}Zx9"
 
 REQUEST_ID = "checkout-7/a"
@@ -84,6 +85,7 @@ def logged(tmp_path_factory: pytest.TempPathFactory, guarded_redis: RedisProcess
         "secret of a key": key.split("_", 2)[2],
         "secret of an unknown key": UNKNOWN_KEY.split("_", 2)[2],
         "token in a callback's URL": URL_TOKEN,
+        "value of a SQL statement": SQL_VALUE,
         "bytes of a photo": "PNG",
     }
     return Logged(texts, secrets, answers, searched, key.split("_")[1])
@@ -126,7 +128,7 @@ def drive(
     client.config_set("maxmemory", 0)
     with closing(sqlite3.connect(database)) as connection:
         connection.execute("ALTER TABLE items RENAME TO mislaid")
-        answers["no table"] = stack.get("/v1/items/secret-shoe", headers=allowed)
+        answers["no table"] = stack.get(f"/v1/items/{SQL_VALUE}", headers=allowed)
         connection.execute("ALTER TABLE mislaid RENAME TO items")
     client.client_kill_filter(_type="normal", skipme=True)
     answers["after all"] = search(photo)
@@ -154,11 +156,11 @@ def test_what_was_to_fail_has_failed_and_is_in_the_logs(logged: Logged) -> None:
         "unknown key": 401,
         "no route": 404,
         "no memory": 503,
-        "no table": 500,
+        "no table": 503,
         "after all": 200,
     }
     assert logged.answers["broken photo"].json()["error"]["code"] == "image_broken"
-    assert "OOM command not allowed" in logged.texts["web"]
+    assert "command not allowed when used memory" in logged.texts["web"]
     assert "no such table: items" in logged.texts["web"]
     assert "Callback of job" in logged.texts["callbacks"]
     assert "The database failed" in logged.texts["web without database"]

@@ -1,9 +1,11 @@
 """Metrics of the running stack: what workers count reaches /metrics of web."""
 
+import time
 from typing import Any
 
 from prometheus_client.parser import text_string_to_metric_families
 
+from shared.worker_presence import PRESENCE_SECONDS
 from tests.stack import Stack, wait_until
 
 Samples = dict[tuple[str, tuple[tuple[str, str], ...]], float]
@@ -25,7 +27,21 @@ def answers(found: Samples, source: str) -> float:
     return found.get(("lookalike_search_answers_total", (("answered_from", source),)), 0)
 
 
+def wait_until_settled(stack: Stack) -> None:
+    """Wait until no worker has anything left to write of the searches of other tests."""
+    count, since = -1.0, time.monotonic()
+
+    def is_unchanged() -> bool:
+        nonlocal count, since
+        if (now := counted(samples(stack), "total")) != count:
+            count, since = now, time.monotonic()
+        return time.monotonic() - since > PRESENCE_SECONDS / 2
+
+    wait_until(is_unchanged, 30, "all earlier searches are counted")
+
+
 def test_the_steps_of_searches_arrive_within_seconds_and_add_up(stack: Stack, photo: bytes) -> None:
+    wait_until_settled(stack)
     before = samples(stack)
     results: list[dict[str, Any]] = [stack.search(photo, fresh=True)["result"] for _ in range(3)]
     wait_until(lambda: counted(samples(stack), "total") - counted(before, "total") == 3, 20, "three more searches")

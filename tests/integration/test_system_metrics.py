@@ -179,7 +179,8 @@ def test_redis_that_refuses_writes_is_a_reason(client: Any, redis_client: Redis)
     finally:
         redis_client.config_set("maxmemory", 0)
     assert answer.status_code == 503
-    assert "refuses writes (OOM" in answer.json["checks"]["redis"]
+    assert "refuses writes (" in answer.json["checks"]["redis"]
+    assert "maxmemory" in answer.json["checks"]["redis"]
     assert answer.json["checks"]["database"] == "ok"
     assert value(found, "lookalike_ready") == 0
     assert value(found, "lookalike_redis_up") == 1
