@@ -10,6 +10,7 @@ Keys (prefix `lookalike:`):
     jobs:counts         hash    "{kind}:{status}:{detail}" -> number of jobs that ended so. The detail is the code of an
                                 error, or where a search's answer came from; others have none.
     jobs:recovered      hash    kind -> number of times that recovery sent a job again.
+    jobs:looked_after   string  unix time at which recovery last ran.
     callbacks:deliveries hash   "delivered", "to_be_retried" or "given_up" -> number of tries that ended so.
     callbacks:due       zset    id -> unix time of the next try of its callback.
 
@@ -39,6 +40,7 @@ ACTIVE_KEY = f"{PREFIX}jobs:active"
 FINISHED_KEY = f"{PREFIX}jobs:finished"
 COUNTS_KEY = f"{PREFIX}jobs:counts"
 RECOVERED_KEY = f"{PREFIX}jobs:recovered"
+LOOKED_AFTER_KEY = f"{PREFIX}jobs:looked_after"
 CALLBACKS_DUE_KEY = f"{PREFIX}callbacks:due"
 DELIVERIES_KEY = f"{PREFIX}callbacks:deliveries"
 
@@ -323,6 +325,10 @@ class Jobs:
         """Return ids of jobs whose lease or start is overdue, the longest first."""
         found = self._redis.zrangebyscore(ACTIVE_KEY, 0, time.time(), start=0, num=limit)
         return [job_id.decode() for job_id in cast("list[bytes]", found)]
+
+    def note_looked_after(self) -> None:
+        """Note that recovery has looked at all jobs that are overdue."""
+        self._redis.set(LOOKED_AFTER_KEY, time.time())
 
     def count_recovery(self, kind: JobKind) -> None:
         """Count that a job which stood still was sent again."""

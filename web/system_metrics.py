@@ -11,7 +11,14 @@ from prometheus_client.utils import floatToGoString
 from redis import Redis
 from redis.exceptions import RedisError
 
-from shared.jobs import ACTIVE_KEY, CALLBACKS_DUE_KEY, COUNTS_KEY, DELIVERIES_KEY, RECOVERED_KEY
+from shared.jobs import (
+    ACTIVE_KEY,
+    CALLBACKS_DUE_KEY,
+    COUNTS_KEY,
+    DELIVERIES_KEY,
+    LOOKED_AFTER_KEY,
+    RECOVERED_KEY,
+)
 from shared.queues import QUEUES, queue_key
 from shared.schemas import JobKind, JobStatus
 from shared.step_times import STEPS_KEY, histograms
@@ -51,14 +58,17 @@ class SystemCollector(Collector):
                 pipe.hgetall(key)
             pipe.zcard(ACTIVE_KEY)
             pipe.zcard(CALLBACKS_DUE_KEY)
+            pipe.get(LOOKED_AFTER_KEY)
             found = pipe.execute()
-        *of_queues, counts, recovered, deliveries, steps, active, due = found
+        *of_queues, counts, recovered, deliveries, steps, active, due, looked_after = found
         names = of_queues[2::3]
         yield from _queues(of_queues[0::3], of_queues[1::3], names)
         yield from self._workers(sorted(set[bytes]().union(*names)))
         yield from _jobs(counts)
         yield _counter("lookalike_jobs_recovered", "Jobs that stood still and were sent again.", "kind", recovered)
         yield GaugeMetricFamily("lookalike_jobs_active", "Jobs that wait or run.", value=active)
+        since = float("inf") if looked_after is None else max(0.0, time.time() - float(looked_after))
+        yield GaugeMetricFamily("lookalike_recovery_age_seconds", "Time since recovery last ran.", value=since)
         yield _searches(steps)
         yield GaugeMetricFamily("lookalike_callbacks_due", "Callbacks that are not delivered yet.", value=due)
         yield _counter("lookalike_deliveries", "Tries of callbacks.", "outcome", deliveries)

@@ -52,6 +52,7 @@ def recover_jobs(jobs: Jobs, redis: Redis, tasks: TaskSender, settings: Settings
                 _recover_import(job, jobs, is_waiting, tasks)
             else:
                 _recover_single(job, jobs, is_waiting, tasks, settings)
+    jobs.note_looked_after()
 
 
 def _recover_single(job: JobRecord, jobs: Jobs, is_waiting: IsWaiting, tasks: TaskSender, settings: Settings) -> None:

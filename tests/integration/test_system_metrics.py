@@ -124,9 +124,12 @@ def test_jobs_that_are_sent_again_are_counted(
     job_id = jobs.create(JobKind.SEARCH, parameters).id
     jobs.start(job_id)
     jobs.renew(job_id, seconds=-1)
+    assert value(samples(client), "lookalike_recovery_age_seconds") == float("inf")
     recover_jobs(jobs, redis_client, tasks, settings)
     recover_jobs(jobs, redis_client, tasks, settings)  # it has a lease again
-    assert value(samples(client), "lookalike_jobs_recovered_total", kind="search") == 1
+    found = samples(client)
+    assert value(found, "lookalike_jobs_recovered_total", kind="search") == 1
+    assert 0 <= value(found, "lookalike_recovery_age_seconds") < 60
 
 
 def test_steps_of_searches_are_histograms_over_all_workers(client: Any, redis_client: Redis) -> None:
