@@ -46,8 +46,14 @@ class Traces:
     @contextmanager
     def job(self, name: str, traceparent: str | None, attributes: Attributes) -> Iterator[None]:
         """Make the span of what a worker does for a job, below that of the request that made the job."""
-        with use_span(self._start(name, SpanKind.CONSUMER, traceparent, attributes), end_on_exit=True):
-            yield
+        span = self._start(name, SpanKind.CONSUMER, traceparent, attributes)
+        # What goes wrong is named by its kind alone: texts of errors may hold what no log line may hold.
+        with use_span(span, end_on_exit=True, record_exception=False, set_status_on_exception=False):
+            try:
+                yield
+            except Exception as error:
+                note_failure(type(error).__name__, span)
+                raise
 
     def _start(self, name: str, kind: SpanKind, traceparent: str | None, attributes: Attributes) -> Span:
         parent = _W3C.extract({} if traceparent is None else {"traceparent": traceparent}, Context())
