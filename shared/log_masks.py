@@ -17,7 +17,7 @@ _PATTERNS = (
     # password=..., 'token': '...', Authorization: Bearer ...
     (
         re.compile(
-            r"""(?ix) (authorization | password | secret | signature | token | api_?key) (['"]? \s? [=:] \s? b?['"]?)
+            r"""(?ix) (authorization | password | secret | signature | token | api_?key) (['"]? \s? [=:] \s? (?:b?['"])?)
             (?: (?:bearer|basic) \s+ )? [^\s&,;'")]+"""
         ),
         rf"\1\2{MASK}",

@@ -34,9 +34,7 @@ class Traces:
         """
         self._provider = TracerProvider(resource=Resource.create({"service.name": service}))
         exporter = OTLPSpanExporter(endpoint=url, timeout=EXPORT_SECONDS)
-        self._provider.add_span_processor(
-            BatchSpanProcessor(exporter, schedule_delay_millis=EXPORT_EVERY_MILLISECONDS)
-        )
+        self._provider.add_span_processor(BatchSpanProcessor(exporter, schedule_delay_millis=EXPORT_EVERY_MILLISECONDS))
         self._tracer = self._provider.get_tracer("lookalike")
 
     def start_request(self, name: str, traceparent: str | None, attributes: Attributes) -> Span:

@@ -17,9 +17,7 @@ from web.app import create_app
 
 ROOT = Path(__file__).parent.parent
 RULES: list[dict[str, Any]] = [
-    rule
-    for group in yaml.safe_load((ROOT / "docs" / "alerts.yml").read_text())["groups"]
-    for rule in group["rules"]
+    rule for group in yaml.safe_load((ROOT / "docs" / "alerts.yml").read_text())["groups"] for rule in group["rules"]
 ]
 METRIC = re.compile(r"\blookalike_\w+")
 SELECTOR = re.compile(r"(lookalike_\w+)\{([^}]*)\}")
@@ -65,7 +63,7 @@ def test_the_rules_have_names_of_their_own() -> None:
 @pytest.mark.parametrize("rule", RULES, ids=lambda rule: rule["alert"])
 def test_each_expression_is_promql(rule: dict[str, Any]) -> None:
     promql_parser.parse(rule["expr"])
-    with pytest.raises(ValueError, match="parse|expect|invalid|unexpected"):
+    with pytest.raises(ValueError, match="unexpected right parenthesis"):
         promql_parser.parse(rule["expr"] + " )")
 
 

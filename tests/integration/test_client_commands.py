@@ -381,9 +381,7 @@ def test_cancel_says_what_became_of_the_job(stand_in: StandIn) -> None:
 
 def test_status_tells_part_by_part_and_fails_while_not_ready(stand_in: StandIn) -> None:
     warnings = {"bulk": "No worker serves the queue bulk."}
-    ready = schemas.Readiness(
-        ready=True, checks={"redis": "ok"}, warnings=warnings, search_workers=1, bulk_workers=1
-    )
+    ready = schemas.Readiness(ready=True, checks={"redis": "ok"}, warnings=warnings, search_workers=1, bulk_workers=1)
     stand_in.readiness = (ready.model_dump(), 200)
     told = _run(stand_in, "status")
     assert told.exit_code == 0

@@ -104,7 +104,9 @@ def test_jobs_are_counted_by_kind_status_and_code_and_answers_by_their_source(
     assert value(found, jobs_total, kind="search", status="failed", code="image_broken") == 2
     assert value(found, jobs_total, kind="search", status="failed", code="worker_lost") == 1
     assert value(found, jobs_total, kind="search", status="cancelled", code="") == 1
-    answers = {labels[0][1]: count for (name, labels), count in found.items() if name == "lookalike_search_answers_total"}
+    answers = {
+        labels[0][1]: count for (name, labels), count in found.items() if name == "lookalike_search_answers_total"
+    }
     assert answers == {"engine": 2, "embedding_cache": 1, "result_cache": 1}
 
 
