@@ -17,8 +17,8 @@ _PATTERNS = (
     # password=..., 'token': '...', Authorization: Bearer ...
     (
         re.compile(
-            r"""(?ix) (authorization | password | secret | signature | token | api_?key) (['"]? \s? [=:] \s? (?:b?['"])?)
-            (?: (?:bearer|basic) \s+ )? [^\s&,;'")]+"""
+            r"""(?ix) (authorization | password | secret | signature | token | api_?key)
+            (['"]? \s? [=:] \s? (?:b?['"])?) (?: (?:bearer|basic) \s+ )? [^\s&,;'")]+"""
         ),
         rf"\1\2{MASK}",
     ),
