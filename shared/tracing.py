@@ -1,4 +1,4 @@
-"""Whether there are traces: without LOOKALIKE_TRACES_URL nothing of OpenTelemetry is imported."""
+"""Whether there are traces: without LOOKALIKE_TRACES_URL we import nothing of OpenTelemetry."""
 
 from typing import TYPE_CHECKING
 
