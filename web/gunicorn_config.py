@@ -1,6 +1,7 @@
 """gunicorn's settings, from Lookalike's own: `gunicorn --config python:web.gunicorn_config "web.app:create_app()"`."""
 
 import gc
+import logging
 from typing import Any
 
 from gunicorn.glogging import Logger
@@ -12,6 +13,7 @@ STALLED_SECONDS = 15
 
 _settings = load_settings()
 configure_logging(_settings)  # here, since gunicorn logs before there is an application
+logging.captureWarnings(True)
 
 bind = _settings.web_bind
 worker_class = "gthread"

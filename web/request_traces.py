@@ -2,9 +2,13 @@
 
 from flask import Flask, Response, g, request
 
+from shared.errors import Internal
 from shared.logs import add_log_ids
 from shared.traces import Traces, note_failure, traceparent_of
+from web.errors import status_of
 from web.request_log import ASKED_BY_MACHINES, method_and_route
+
+SERVER_FAILED = status_of(Internal)
 
 
 def trace_requests(app: Flask, traces: Traces) -> None:
@@ -24,7 +28,7 @@ def trace_requests(app: Flask, traces: Traces) -> None:
     def note_status(response: Response) -> Response:
         if "span" in g:
             g.span.set_attribute("http.response.status_code", response.status_code)
-            if response.status_code >= 500:
+            if response.status_code >= SERVER_FAILED:
                 note_failure(response.status, g.span)
         return response
 

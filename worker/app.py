@@ -98,7 +98,9 @@ def _connect_signals(services: Services, settings: Settings) -> None:
 
     # Celery keeps weak references to handlers unless told otherwise, and these are local functions.
     @celeryd_init.connect(weak=False)
-    def silence_banner(instance: Any, **_: Any) -> None:
+    def log_from_the_start(instance: Any, **_: Any) -> None:
+        configure_logging(settings)
+        logging.captureWarnings(True)  # Celery warns before it sets up logging
         instance.quiet = instance.quiet or settings.log_format == "json"  # it is printed, not logged
 
     @setup_logging.connect(weak=False)

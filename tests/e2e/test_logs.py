@@ -70,7 +70,8 @@ def logged(tmp_path_factory: pytest.TempPathFactory, guarded_redis: RedisProcess
         "LOOKALIKE_LOG_FORMAT": "json",
         "LOOKALIKE_INDEX_TOKEN": INDEX_TOKEN,
     }
-    key = printed("-m", "web.keys", "create", "--name", "admin", "--scope", "admin", **environment).strip()
+    made = printed("-m", "web.keys", "create", "--name", "admin", "--scope", "admin", **environment)
+    (key,) = (line for line in made.splitlines() if line.startswith("lk_"))
     group = ProcessGroup(ROOT, folder / "state", environment=environment, redis_url=guarded_redis.url)
     with group, redis.Redis.from_url(guarded_redis.url) as client:
         answers, searched = drive(Stack(group), key, client, database)
@@ -127,9 +128,9 @@ def drive(
     answers["no memory"] = search(picture("hat"))
     client.config_set("maxmemory", 0)
     with closing(sqlite3.connect(database)) as connection:
-        connection.execute("ALTER TABLE items RENAME TO mislaid")
+        connection.execute("ALTER TABLE item RENAME TO mislaid")
         answers["no table"] = stack.get(f"/v1/items/{SQL_VALUE}", headers=allowed)
-        connection.execute("ALTER TABLE mislaid RENAME TO items")
+        connection.execute("ALTER TABLE mislaid RENAME TO item")
     client.client_kill_filter(_type="normal", skipme=True)
     answers["after all"] = search(photo)
     return answers, answers["search"].json()
@@ -161,7 +162,7 @@ def test_what_was_to_fail_has_failed_and_is_in_the_logs(logged: Logged) -> None:
     }
     assert logged.answers["broken photo"].json()["error"]["code"] == "image_broken"
     assert "command not allowed when used memory" in logged.texts["web"]
-    assert "no such table: items" in logged.texts["web"]
+    assert "no such table: item" in logged.texts["web"]
     assert "Callback of job" in logged.texts["callbacks"]
     assert "The database failed" in logged.texts["web without database"]
 

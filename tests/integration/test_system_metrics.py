@@ -194,7 +194,7 @@ def test_redis_that_refuses_writes_is_a_reason(client: Any, redis_client: Redis)
 
 def test_redis_that_is_away_and_a_database_without_tables_are_reasons_too(tmp_path: Path) -> None:
     values = {"REDIS_URL": f"redis://127.0.0.1:{free_port()}/0", "DATABASE_URL": f"sqlite:///{tmp_path}/new.sqlite3"}
-    client = create_app(Settings(_env_file=None, **values)).test_client()  # type: ignore[arg-type]
+    client: Any = create_app(Settings(_env_file=None, **values)).test_client()  # type: ignore[arg-type]
     started = time.monotonic()
     answer = client.get("/readyz")
     assert time.monotonic() - started < 20
