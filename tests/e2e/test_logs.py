@@ -122,6 +122,7 @@ def drive(
         "strange id": search(photo, **{"X-Request-Id": "a b\tc" + "d" * 200}),
         "broken photo": search(photo[: len(photo) // 2]),
         "unknown key": search(photo, Authorization=f"Bearer {UNKNOWN_KEY}"),
+        "import": stack.post("/v1/imports", files={"file": ("a.csv", b"id,image\na,b.png\n")}, headers=allowed),
         "no route": stack.get("/v1/nothing", headers=allowed),
     }
     client.config_set("maxmemory", 1)
@@ -155,6 +156,7 @@ def test_what_was_to_fail_has_failed_and_is_in_the_logs(logged: Logged) -> None:
         "strange id": 200,
         "broken photo": 200,
         "unknown key": 401,
+        "import": 200,
         "no route": 404,
         "no memory": 503,
         "no table": 503,
