@@ -11,23 +11,29 @@ MASK = "***"
 # A shorter secret may be a part of many harmless words; what is guessed so easily protects nothing.
 MIN_SECRET_CHARACTERS = 8
 
+# What a line must hold for a pattern to be tried (most hold none of it), the pattern, and what stands there instead.
 _PATTERNS = (
     # user:password@ of an address
-    (re.compile(r"(://)[^\s/]*@"), rf"\1{MASK}@"),
+    (("@",), re.compile(r"(://)[^\s/]*@"), rf"\1{MASK}@"),
     # password=..., 'token': '...', Authorization: Bearer ...
     (
+        ("=", ":"),
         re.compile(
             r"""(?ix) (authorization | password | secret | signature | token | api_?key)
             (['"]? \s? [=:] \s? (?:b?['"])?) (?: (?:bearer|basic) \s+ )? [^\s&,;'")]+"""
         ),
         rf"\1\2{MASK}",
     ),
-    (re.compile(r"(?i)\b(bearer )\S+"), rf"\1{MASK}"),
+    (("earer ", "EARER "), re.compile(r"(?i)\b(bearer )\S+"), rf"\1{MASK}"),
     # secrets of webhooks; API keys but for their ids
-    (re.compile(r"\bwhsec_[\w+/=-]+"), f"whsec_{MASK}"),
-    (re.compile(r"\b(lk_[0-9a-f]{12}_)[\w-]+"), rf"\1{MASK}"),
+    (("whsec_",), re.compile(r"\bwhsec_[\w+/=-]+"), f"whsec_{MASK}"),
+    (("lk_",), re.compile(r"\b(lk_[0-9a-f]{12}_)[\w-]+"), rf"\1{MASK}"),
     # the values of a command in a pipeline; its name and its key stay
-    (re.compile(r"(Command # \d+ \(\S+ ?[\w:.-]*).*?(\) of pipeline caused error)", re.DOTALL), rf"\1 {MASK}\2"),
+    (
+        ("of pipeline",),
+        re.compile(r"(Command # \d+ \(\S+ ?[\w:.-]*).*?(\) of pipeline caused error)", re.DOTALL),
+        rf"\1 {MASK}\2",
+    ),
 )
 
 
@@ -44,6 +50,7 @@ class LogMask:
         """Return the text without secrets."""
         for secret in self._secrets:
             text = text.replace(secret, MASK)
-        for pattern, replacement in _PATTERNS:
-            text = pattern.sub(replacement, text)
+        for needles, pattern, replacement in _PATTERNS:
+            if any(needle in text for needle in needles):
+                text = pattern.sub(replacement, text)
         return text

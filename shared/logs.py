@@ -70,7 +70,7 @@ class JsonLines(JsonFormatter):
 
     def process_log_record(self, log_data: dict[str, Any]) -> dict[str, Any]:
         """Add the ids and mask all texts, before they are written as JSON."""
-        whole = {**log_data, **_ids.get()}
+        whole = {**log_data, **_ids.get()}  # an id may be a client's own words
         return {name: self._mask(value) if isinstance(value, str) else value for name, value in whole.items()}
 
 

@@ -134,3 +134,11 @@ def test_masking_leaves_a_json_line_whole() -> None:
     mask = LogMask(['quo"ted\\secret'])
     line = json.loads(JsonLines(mask).format(record('%s and password="x"', 'quo"ted\\secret')))
     assert line["message"] == '*** and password="***"'
+
+
+def test_a_secret_that_a_client_sends_as_its_request_id_is_masked() -> None:
+    key = f"lk_0123456789ab_{KEY_SECRET}"
+    with log_ids({"request_id": key}):
+        for line in (JsonLines(NO_MASK).format(record("x")), TextLines(NO_MASK).format(record("x"))):
+            assert "lk_0123456789ab_***" in line
+            assert KEY_SECRET not in line
