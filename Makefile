@@ -103,7 +103,7 @@ $(TRAIN): requirements-train.txt $(RUNTIME)
 	@$(PIP_INSTALL) --requirement requirements-train.txt
 	@touch $@
 
-$(DEV): requirements-dev.txt requirements-train.txt requirements-milvus.txt $(RUNTIME)
+$(DEV): requirements-dev.txt requirements-train.txt requirements-milvus.txt requirements-traces.txt $(RUNTIME)
 	@echo "Installing requirements-dev.txt: once, usually under a minute"
 	@$(PIP_INSTALL) --requirement requirements-dev.txt
 	@touch $@

@@ -20,7 +20,7 @@ _POSTGRESQL_LIMITS = {
 
 
 def connect_database(url: str) -> Engine:
-    """Create the engine for a database URL; nothing is opened yet.
+    """Create the engine for a database URL; nothing is opened yet. Its errors name statements without their values.
 
     SQLite runs in write-ahead mode, so that readers never wait for a writer, and with full synchronisation, so
     that what was committed survives a power cut.
@@ -35,11 +35,17 @@ def connect_database(url: str) -> Engine:
             pool_size=10,
             max_overflow=30,
             pool_timeout=POOL_SECONDS,
+            hide_parameters=True,
         )
     if parsed.database and parsed.database != ":memory:":
         Path(parsed.database).parent.mkdir(parents=True, exist_ok=True)
     engine = create_engine(
-        parsed, connect_args={"timeout": LOCK_SECONDS}, pool_size=10, max_overflow=60, pool_timeout=POOL_SECONDS
+        parsed,
+        connect_args={"timeout": LOCK_SECONDS},
+        pool_size=10,
+        max_overflow=60,
+        pool_timeout=POOL_SECONDS,
+        hide_parameters=True,
     )
     event.listen(engine, "connect", _prepare_sqlite)
     return engine

@@ -86,6 +86,23 @@ class JobRecord:
         owner = self.fields.get(b"owner")
         return None if owner is None else owner.decode()
 
+    @property
+    def traceparent(self) -> str | None:
+        """The span of the request that made it (W3C Trace Context), where requests are traced."""
+        parent = self.fields.get(b"traceparent")
+        return None if parent is None else parent.decode()
+
+    @property
+    def log_ids(self) -> dict[str, str]:
+        """What log lines about it carry."""
+        ids = {"job_id": self.id}
+        for name, field in (("request_id", b"request_id"), ("key_id", b"owner")):
+            if field in self.fields:
+                ids[name] = self.fields[field].decode()
+        if self.traceparent is not None:
+            ids["trace_id"] = self.traceparent.split("-")[1]
+        return ids
+
     @cached_property
     def deliveries(self) -> list[dict[str, Any]]:
         """The tries of its callback."""

@@ -8,7 +8,11 @@ Keys (prefix `lookalike:`):
     jobs:active         zset    id -> unix time from which recovery looks at it, unless the lease is renewed.
     jobs:finished       stream  id of each job that ended, in that order; the last FINISHED_KEPT or some more.
     jobs:unfinished     hash    what jobs are counted as (web/bounds.py) -> number of those that wait or run.
-    jobs:counts         hash    "{kind}:{status}" -> number of jobs that ended so.
+    jobs:counts         hash    "{kind}:{status}:{detail}" -> number of jobs that ended so. The detail is the code of an
+                                error, or where a search's answer came from; others have none.
+    jobs:recovered      hash    kind -> number of times that recovery sent a job again.
+    jobs:looked_after   string  unix time at which recovery last ran.
+    callbacks:deliveries hash   "delivered", "to_be_retried" or "given_up" -> number of tries that ended so.
     callbacks:due       zset    id -> unix time of the next try of its callback.
 
 State changes are Lua scripts, so that two workers with the same message, a client that cancels and the
@@ -28,7 +32,7 @@ from redis import Redis
 from shared.errors import JobAlreadyFinished, JobNotFound, LookalikeError
 from shared.job_record import JobRecord, json_bytes
 from shared.result_cache import CacheEntry
-from shared.schemas import Delivery, JobKind, JobStatus, Progress
+from shared.schemas import AnsweredFrom, Delivery, JobKind, JobStatus, Progress
 from shared.settings import Settings
 from shared.task_message import TaskMessage
 
@@ -37,7 +41,10 @@ ACTIVE_KEY = f"{PREFIX}jobs:active"
 FINISHED_KEY = f"{PREFIX}jobs:finished"
 COUNTS_KEY = f"{PREFIX}jobs:counts"
 UNFINISHED_KEY = f"{PREFIX}jobs:unfinished"
+RECOVERED_KEY = f"{PREFIX}jobs:recovered"
+LOOKED_AFTER_KEY = f"{PREFIX}jobs:looked_after"
 CALLBACKS_DUE_KEY = f"{PREFIX}callbacks:due"
+DELIVERIES_KEY = f"{PREFIX}callbacks:deliveries"
 
 # Far more than end while a web process reconnects; what it missed by then it reads again anyway.
 FINISHED_KEPT = 10_000
@@ -62,15 +69,15 @@ return 1
 """
 
 # KEYS: record, photo, active, finished, counts, due, unfinished, then those of cache entries.
-# ARGV: status, time, field, its value, seconds to keep the record, id, unix time, FINISHED_KEPT, then value and seconds
-# of each cache entry.
+# ARGV: status, time, field, its value, seconds to keep the record, id, unix time, FINISHED_KEPT, detail, then value and
+# seconds of each cache entry.
 _FINISH = """
 local function answer(has_ended)
     if ARGV[1] == 'cancelled' then return {has_ended, redis.call('HGETALL', KEYS[1])} end
     return {has_ended}
 end
 for number = 8, #KEYS do
-    redis.call('SET', KEYS[number], ARGV[2 * number - 7], 'EX', ARGV[2 * number - 6])
+    redis.call('SET', KEYS[number], ARGV[2 * number - 6], 'EX', ARGV[2 * number - 5])
 end
 local record = redis.call('HMGET', KEYS[1], 'status', 'kind', 'callback_url', 'counted_as')
 if record[1] ~= 'queued' and record[1] ~= 'running' then return answer(0) end
@@ -79,7 +86,7 @@ redis.call('EXPIRE', KEYS[1], ARGV[5])
 redis.call('DEL', KEYS[2])
 redis.call('ZREM', KEYS[3], ARGV[6])
 redis.call('XADD', KEYS[4], 'MAXLEN', '~', ARGV[8], '*', 'id', ARGV[6])
-redis.call('HINCRBY', KEYS[5], record[2] .. ':' .. ARGV[1], 1)
+redis.call('HINCRBY', KEYS[5], record[2] .. ':' .. ARGV[1] .. ARGV[9], 1)
 if record[3] then redis.call('ZADD', KEYS[6], ARGV[7], ARGV[6]) end
 for name in string.gmatch(record[4] or '', '%S+') do
     if redis.call('HINCRBY', KEYS[7], name, -1) <= 0 then redis.call('HDEL', KEYS[7], name) end
@@ -148,6 +155,7 @@ class Jobs:
         image: bytes | None = None,
         callback_url: str | None = None,
         owner: str | None = None,
+        origin: Mapping[str, str] | None = None,
         message: TaskMessage | None = None,
         counted_as: Sequence[str] = (),
         learn: Callable[[str, int], None] | None = None,
@@ -161,11 +169,12 @@ class Jobs:
             image: bytes of the uploaded photo.
             callback_url: where it is posted when it has ended.
             owner: id of the API key that made it.
+            origin: `request_id`, and `traceparent` where requests are traced, of the request that made it.
             message: of the task that begins it; without one, recovery begins it.
             counted_as: what it counts as until it has ended; texts without spaces.
             learn: told each of `counted_as` with its new count, and the queue's key with the queue's length.
         """
-        job = _new_record(job_id, kind, JobStatus.QUEUED, parameters, callback_url, owner, counted_as)
+        job = _new_record(job_id, kind, JobStatus.QUEUED, parameters, callback_url, owner, origin, counted_as)
         key, lease_end = job_key(job.id), time.time() + self._settings.job_lease_seconds
         with self._redis.pipeline(transaction=True) as pipe:
             pipe.hset(key, mapping=cast("dict[Any, Any]", job.fields))
@@ -193,15 +202,16 @@ class Jobs:
         job_id: str | None = None,
         callback_url: str | None = None,
         owner: str | None = None,
+        origin: Mapping[str, str] | None = None,
     ) -> JobRecord:
         """Write the record of a job whose result, as JSON text, was known before it was asked for."""
-        job = _new_record(job_id, kind, JobStatus.SUCCEEDED, parameters, callback_url, owner)
+        job = _new_record(job_id, kind, JobStatus.SUCCEEDED, parameters, callback_url, owner, origin)
         fields = {**job.fields, b"finished_at": job.fields[b"created_at"], b"result": result}
         key = job_key(job.id)
         with self._redis.pipeline(transaction=True) as pipe:
             pipe.hset(key, mapping=cast("dict[Any, Any]", fields))
             pipe.expire(key, self._settings.job_ttl_seconds)
-            pipe.hincrby(COUNTS_KEY, f"{kind}:{JobStatus.SUCCEEDED}", 1)
+            pipe.hincrby(COUNTS_KEY, f"{kind}:{JobStatus.SUCCEEDED}:{AnsweredFrom.RESULT_CACHE}", 1)
             if callback_url is not None:
                 pipe.zadd(CALLBACKS_DUE_KEY, {job.id: time.time()})
             pipe.execute()
@@ -277,23 +287,30 @@ class Jobs:
         """Show how far a job is; one that has ended stays as it is."""
         self._progress(keys=[job_key(job_id)], args=[progress.model_dump_json(), self._settings.job_ttl_seconds])
 
-    def succeed(self, job_id: str, result: Mapping[str, Any] | bytes, cache: Sequence[CacheEntry] = ()) -> bool:
+    def succeed(
+        self,
+        job_id: str,
+        result: Mapping[str, Any] | bytes,
+        cache: Sequence[CacheEntry] = (),
+        answered_from: AnsweredFrom | None = None,
+    ) -> bool:
         """End a job with its result, and keep what was learnt on the way.
 
         Args:
             job_id: id of the job.
             result: JSON values, or the text of them as `json_bytes` writes it.
             cache: written whether or not the job had ended before.
+            answered_from: of a search, counted with its end.
 
         Returns:
             False if it had ended before.
         """
         text = result if isinstance(result, bytes) else json_bytes(result)
-        return bool(self._end(job_id, JobStatus.SUCCEEDED, "result", text, cache)[0])
+        return bool(self._end(job_id, JobStatus.SUCCEEDED, "result", text, cache, answered_from or "")[0])
 
     def fail(self, job_id: str, error: LookalikeError) -> bool:
         """End a job with a stable error code; returns False if it had ended before."""
-        return bool(self._end(job_id, JobStatus.FAILED, "error", json_bytes(error.to_wire()))[0])
+        return bool(self._end(job_id, JobStatus.FAILED, "error", json_bytes(error.to_wire()), detail=error.code)[0])
 
     def cancel(self, job_id: str) -> JobRecord:
         """End a job because its client doesn't want it any more.
@@ -308,7 +325,15 @@ class Jobs:
             raise JobAlreadyFinished(f"Job {job_id} has {record.status.value} already; there is nothing to cancel.")
         return record
 
-    def _end(self, job_id: str, status: JobStatus, field: str, value: bytes, cache: Sequence[CacheEntry] = ()) -> Any:
+    def _end(
+        self,
+        job_id: str,
+        status: JobStatus,
+        field: str,
+        value: bytes,
+        cache: Sequence[CacheEntry] = (),
+        detail: str = "",
+    ) -> Any:
         keys = [
             job_key(job_id),
             job_key(job_id, "image"),
@@ -321,6 +346,7 @@ class Jobs:
         ]
         arguments: list[str | bytes | float] = [status.value, now_iso(), field, value]
         arguments += [self._settings.job_ttl_seconds, job_id, time.time(), FINISHED_KEPT]
+        arguments.append(f":{detail}" if detail else "")
         for entry in cache:
             arguments += [entry.value, entry.ttl_seconds]
         return self._finish(keys=keys, args=arguments)
@@ -329,6 +355,14 @@ class Jobs:
         """Return ids of jobs whose lease or start is overdue, the longest first."""
         found = self._redis.zrangebyscore(ACTIVE_KEY, 0, time.time(), start=0, num=limit)
         return [job_id.decode() for job_id in cast("list[bytes]", found)]
+
+    def note_looked_after(self) -> None:
+        """Note that recovery has looked at all jobs that are overdue."""
+        self._redis.set(LOOKED_AFTER_KEY, time.time())
+
+    def count_recovery(self, kind: JobKind) -> None:
+        """Count that a job which stood still was sent again."""
+        self._redis.hincrby(RECOVERED_KEY, kind.value, 1)
 
     def drop_active(self, job_id: str) -> None:
         """Stop watching over a job whose record is gone."""
@@ -347,6 +381,7 @@ class Jobs:
         with self._redis.pipeline(transaction=True) as pipe:
             pipe.rpush(job_key(job_id, "deliveries"), delivery.model_dump_json())
             pipe.expire(job_key(job_id, "deliveries"), self._settings.job_ttl_seconds)
+            pipe.hincrby(DELIVERIES_KEY, _outcome(delivery), 1)
             if delivery.next_attempt_at is None:
                 pipe.zrem(CALLBACKS_DUE_KEY, job_id)
             else:
@@ -381,6 +416,7 @@ def _new_record(
     parameters: Mapping[str, Any],
     callback_url: str | None,
     owner: str | None,
+    origin: Mapping[str, str] | None,
     counted_as: Sequence[str] = (),
 ) -> JobRecord:
     fields = {
@@ -395,4 +431,12 @@ def _new_record(
         fields[b"owner"] = owner.encode()
     if counted_as:
         fields[b"counted_as"] = " ".join(counted_as).encode()
+    for name, value in (origin or {}).items():
+        fields[name.encode()] = value.encode()
     return JobRecord(job_id or new_job_id(), fields)
+
+
+def _outcome(delivery: Delivery) -> str:
+    if delivery.error is None:
+        return "delivered"
+    return "given_up" if delivery.next_attempt_at is None else "to_be_retried"

@@ -4,10 +4,12 @@ A message carries a task name and ids only: job records, images and catalogue fi
 that every message is small, JSON, and safe to run twice.
 """
 
+import time
 from collections.abc import Mapping
 from typing import Any
 
 from celery import Celery
+from celery.signals import before_task_publish
 
 from shared.schemas import JobKind
 from shared.settings import Settings
@@ -19,6 +21,9 @@ BULK = "bulk"
 CALLBACKS = "callbacks"
 MAINTENANCE = "maintenance"
 QUEUES = (SEARCH, BULK, CALLBACKS, MAINTENANCE)
+
+SENT_AT = "sent_at"
+"""The header of a message that holds the unix time of its sending: how old the oldest one of a queue is."""
 
 # A task by URL fetches first, and so may hold its thread for long; the name says so before any record is read.
 TASK_QUEUES = {
@@ -63,6 +68,7 @@ def create_celery(settings: Settings, name: str) -> Celery:
     worker that is killed loses its messages (worker/broker.py); the leases of job records bring their jobs back. Job
     records make a second run harmless. Results never pass through Celery: the job record is the truth.
     """
+    before_task_publish.connect(_note_sending)
     app = Celery(name, broker=settings.redis_url)
     app.conf.update(
         task_serializer="json",
@@ -89,6 +95,10 @@ def create_celery(settings: Settings, name: str) -> Celery:
         timezone="UTC",
     )
     return app
+
+
+def _note_sending(headers: dict[str, Any], **_: Any) -> None:
+    headers[SENT_AT] = time.time()
 
 
 class TaskSender:

@@ -462,5 +462,8 @@ class Readiness(Wire):
 
     ready: bool
     checks: dict[str, str] = Field(description="`ok`, or what is wrong, for redis and database.")
+    warnings: dict[str, str] = Field(
+        default_factory=dict, description="What waits, and why, for each queue that no worker serves."
+    )
     search_workers: int
     bulk_workers: int

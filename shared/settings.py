@@ -178,6 +178,14 @@ class Settings(BaseSettings):
         5, gt=0, description="Wait before the second try of a callback; doubles with each further try."
     )
     log_level: Literal["DEBUG", "INFO", "WARNING", "ERROR"] = Field("INFO", description="Least level that is logged.")
+    log_format: Literal["text", "json"] = Field(
+        "text", description="Form of log lines: text for people, json for one object a line."
+    )
+    traces_url: str | None = Field(
+        None,
+        pattern=r"^https?://.+",
+        description="Where an OpenTelemetry collector takes traces (OTLP over HTTP); unset: none are made.",
+    )
 
     @property
     def origins(self) -> frozenset[str]:

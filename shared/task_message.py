@@ -7,6 +7,7 @@ test_task_message.py compares it with what Celery sends, field by field, and giv
 
 import base64
 import json
+import time
 import uuid
 from collections.abc import Callable
 from dataclasses import dataclass
@@ -14,7 +15,7 @@ from typing import Any
 
 from celery import Celery
 
-from shared.queues import TASK_QUEUES, queue_key
+from shared.queues import SENT_AT, TASK_QUEUES, queue_key
 
 
 @dataclass(frozen=True)
@@ -48,7 +49,7 @@ class TaskMessages:
             "body": base64.b64encode(body.encode()).decode(),
             "content-encoding": "utf-8",
             "content-type": "application/json",
-            "headers": message.headers,
+            "headers": {**message.headers, SENT_AT: time.time()},
             "properties": {
                 **message.properties,
                 "delivery_mode": 2,
@@ -59,6 +60,14 @@ class TaskMessages:
             },
         }
         return TaskMessage(queue_key(queue), json.dumps(envelope))
+
+
+def sent_at(text: bytes) -> float | None:
+    """Return the unix time at which a message on a queue was sent; None if it doesn't say."""
+    try:
+        return float(json.loads(text)["headers"][SENT_AT])
+    except (KeyError, TypeError, ValueError):
+        return None
 
 
 def read_message(text: bytes) -> tuple[str, list[Any]]:

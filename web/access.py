@@ -8,6 +8,7 @@ from sqlalchemy.exc import SQLAlchemyError
 
 from shared.errors import ApiKeyInvalid, ApiKeyMissing, JobNotFound, ScopeMissing
 from shared.job_record import JobRecord
+from shared.logs import add_log_ids
 from shared.settings import InvalidSettings, Settings
 from web.api_keys import ApiKey, ApiKeys, Scope
 
@@ -113,6 +114,8 @@ def identify(app: Flask, keys: ApiKeys, settings: Settings) -> None:
         kind, _, text = sent.partition(" ")
         key = keys.check(text.strip()) if kind.lower() == "bearer" else None
         g.caller = Caller(key, False, has_bad_key=key is None)
+        if key is not None:
+            add_log_ids(key_id=key.id)
 
 
 def guard(app: Flask, settings: Settings) -> None:

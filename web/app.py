@@ -5,13 +5,14 @@ from threading import BoundedSemaphore
 
 from flask import Response, jsonify, redirect, render_template, request
 from flask_openapi import Info, OpenAPI
-from prometheus_client import CollectorRegistry
+from prometheus_client import CollectorRegistry, ProcessCollector
 from werkzeug.middleware.proxy_fix import ProxyFix
 from werkzeug.wrappers import Response as BaseResponse
 
 from shared.catalogue import Catalogue
 from shared.database import connect_database
 from shared.jobs import Jobs
+from shared.logs import configure_logging
 from shared.queues import create_celery
 from shared.redis_client import connect_redis, connect_redis_for_listening
 from shared.result_cache import ResultCache
@@ -28,6 +29,7 @@ from shared.schemas import (
 from shared.settings import Settings, load_settings
 from shared.store import Store
 from shared.task_message import TaskMessages
+from shared.tracing import open_traces
 from web.access import check_that_keys_exist, guard, identify, needs_keys
 from web.api_keys import ApiKeys
 from web.batches import create_batches_api
@@ -43,13 +45,16 @@ from web.items import create_items_api
 from web.job_ends import JobEnds
 from web.jobs import create_jobs_api
 from web.keys_api import KeyRequest, RotateRequest, create_keys_api
-from web.metrics import SystemCollector, measure_requests
+from web.metrics import measure_requests
 from web.operations import create_operations_api
 from web.rate_limits import RateLimits, limit_rates
+from web.readiness import ReadinessCheck
 from web.releases import create_releases_api
+from web.request_log import log_requests
 from web.searches import create_searches_api
 from web.security_headers import add_security_headers
 from web.services import Services
+from web.system_metrics import SystemCollector
 
 # A command takes a fraction of a millisecond, so that a few connections carry those of hundreds of threads.
 REDIS_CONNECTIONS = 8
@@ -88,7 +93,7 @@ def create_app(settings: Settings | None = None) -> OpenAPI:
         settings: unset, they are read from the environment.
     """
     settings = settings or load_settings()
-    logging.basicConfig(level=settings.log_level, format="%(asctime)s %(levelname)s %(name)s %(message)s")
+    configure_logging(settings)
     logging.getLogger("alembic").setLevel(logging.WARNING)  # /readyz asks it at every call
     services = create_services(settings)
     app = OpenAPI(
@@ -108,6 +113,12 @@ def create_app(settings: Settings | None = None) -> OpenAPI:
     app.json.sort_keys = False  # type: ignore[attr-defined]
     if settings.trusted_proxies:
         app.wsgi_app = ProxyFix(app.wsgi_app, x_for=settings.trusted_proxies, x_proto=0)  # type: ignore[method-assign]
+    log_requests(app)
+    traces = open_traces(settings, "lookalike-web")
+    if traces is not None:
+        from web.request_traces import trace_requests
+
+        trace_requests(app, traces)
     register_error_handlers(app)
     add_security_headers(app)
     allow_origins(app, settings.origins)
@@ -117,7 +128,9 @@ def create_app(settings: Settings | None = None) -> OpenAPI:
     limit_rates(app, RateLimits(services.redis, settings), settings)
     guard(app, settings)
     registry = CollectorRegistry()
-    registry.register(SystemCollector(services.redis))
+    readiness = ReadinessCheck(services.redis, services.engine)
+    registry.register(SystemCollector(services.redis, readiness))
+    ProcessCollector(namespace="lookalike_web", registry=registry)
     measure_requests(app, registry)
     for api in (
         create_searches_api(services),
@@ -127,7 +140,7 @@ def create_app(settings: Settings | None = None) -> OpenAPI:
         create_items_api(services),
         create_releases_api(services),
         create_keys_api(services),
-        create_operations_api(services, registry),
+        create_operations_api(readiness, registry),
     ):
         app.register_api(api)
     # Bodies that may also come as a form, or line by line, are not in any signature.

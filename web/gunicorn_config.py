@@ -1,13 +1,19 @@
 """gunicorn's settings, from Lookalike's own: `gunicorn --config python:web.gunicorn_config "web.app:create_app()"`."""
 
 import gc
+import logging
 from typing import Any
 
+from gunicorn.glogging import Logger
+
+from shared.logs import configure_logging
 from shared.settings import load_settings
 
 STALLED_SECONDS = 15
 
 _settings = load_settings()
+configure_logging(_settings)  # here, since gunicorn logs before there is an application
+logging.captureWarnings(True)
 
 bind = _settings.web_bind
 worker_class = "gthread"
@@ -20,6 +26,19 @@ timeout = _settings.wait_max_seconds + 30
 keepalive = 30
 loglevel = _settings.log_level.lower()
 control_socket_disable = True
+
+
+class PlainLogger(Logger):
+    """Leaves gunicorn's lines to the handler that all others go to, which knows their form."""
+
+    def setup(self, cfg: Any) -> None:
+        """Set the levels; be no output of its own."""
+        super().setup(cfg)
+        self.error_log.handlers.clear()
+        self.error_log.propagate = True
+
+
+logger_class = PlainLogger
 
 
 def post_worker_init(_worker: Any) -> None:

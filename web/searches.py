@@ -18,6 +18,7 @@ from web.access import caller
 from web.documentation import PROBLEM_RESPONSES, multipart_or_json
 from web.forms import form_fields, is_multipart, json_body, receive_photos, uploaded_files
 from web.idempotency import once
+from web.request_log import origin
 from web.services import Services
 from web.waiting import accepts_cached, job_response, send_job
 
@@ -71,6 +72,7 @@ def create_searches_api(services: Services) -> APIBlueprint:
                     job_id=job_id,
                     callback_url=callback_url,
                     owner=caller().owner,
+                    origin=origin(),
                 )
             )
 

@@ -11,10 +11,12 @@ from flask import Response, request
 from redis.exceptions import RedisError
 
 from shared.job_record import JobRecord
+from shared.logs import add_log_ids
 from shared.queues import TASK_QUEUES, task_of
 from shared.schemas import JobKind
 from web.access import caller, check_visible
 from web.job_ends import Watch
+from web.request_log import origin
 from web.services import Services
 
 log = logging.getLogger(__name__)
@@ -78,6 +80,7 @@ def json_response(body: bytes) -> Response:
 
 def job_response(record: JobRecord) -> Response:
     """Answer with a new job, and where to ask for it again."""
+    add_log_ids(job_id=record.id)
     response = json_response(record.to_json())
     response.headers["Location"] = f"/v1/jobs/{record.id}"
     return response
@@ -135,6 +138,7 @@ def send_job(
                 image=image,
                 callback_url=callback_url,
                 owner=caller().owner,
+                origin=origin(),
                 message=message,
                 counted_as=counted_as,
                 learn=services.bounds.learn,

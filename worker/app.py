@@ -11,19 +11,31 @@ from threading import Event
 from typing import Any
 
 from celery import Celery
-from celery.signals import setup_logging, worker_init, worker_ready, worker_shutting_down
+from celery.signals import (
+    celeryd_init,
+    setup_logging,
+    worker_init,
+    worker_process_shutdown,
+    worker_ready,
+    worker_shutting_down,
+)
+from celery.worker.state import active_requests
 from redis.exceptions import RedisError
 from sqlalchemy.exc import SQLAlchemyError
 
 from shared.errors import IndexUnavailable
+from shared.logs import configure_logging
 from shared.queues import SEARCH, TaskSender, create_celery
 from shared.settings import Settings, load_settings
-from shared.worker_presence import PRESENCE_SECONDS, announce_worker, withdraw_worker
+from shared.step_times import write_step_times
+from shared.tracing import check_tracing
+from shared.worker_presence import PRESENCE_SECONDS, WorkerState, announce_worker, withdraw_worker
 from worker.broker import hold_messages_in_memory
 from worker.callbacks import deliver_callback, dispatch_callbacks
 from worker.clean_up import clean_up
 from worker.heartbeat import repeat
 from worker.job_tasks import add_job_tasks
+from worker.memory import resident_bytes
 from worker.recovery import recover_jobs
 from worker.services import Services
 
@@ -36,6 +48,7 @@ SCHEDULE = {"dispatch_callbacks": 1.0, "recover_jobs": 3.0, "embed_missing": 15.
 
 def create_worker(settings: Settings) -> Celery:
     """Create the application with all tasks; connections and models come with the first task that needs them."""
+    check_tracing(settings)
     hold_messages_in_memory()
     app = create_celery(settings, "worker")
     # A message that was not taken before the next one is sent is worthless: no pile after a long import.
@@ -84,9 +97,15 @@ def _connect_signals(services: Services, settings: Settings) -> None:
     name = f"{socket.gethostname()}:{os.getpid()}"
 
     # Celery keeps weak references to handlers unless told otherwise, and these are local functions.
+    @celeryd_init.connect(weak=False)
+    def log_from_the_start(instance: Any, **_: Any) -> None:
+        configure_logging(settings)
+        logging.captureWarnings(True)  # Celery warns before it sets up logging
+        instance.quiet = instance.quiet or settings.log_format == "json"  # it is printed, not logged
+
     @setup_logging.connect(weak=False)
-    def configure_logging(**_: Any) -> None:
-        logging.basicConfig(level=settings.log_level, format="%(asctime)s %(levelname)s %(name)s %(message)s")
+    def set_up_logging(**_: Any) -> None:
+        configure_logging(settings)
         # Several lines for each message say nothing that the job record and the metrics don't.
         for noisy in ("celery.app.trace", "celery.worker.strategy", "celery.beat"):
             logging.getLogger(noisy).setLevel(logging.WARNING)
@@ -112,18 +131,29 @@ def _connect_signals(services: Services, settings: Settings) -> None:
             services.follow_catalogue(stopped)
 
         def present() -> None:
-            for queue in queues:
-                announce_worker(services.redis, queue, name)
+            state = WorkerState(name=name, queues=queues, memory_bytes=resident_bytes(), tasks=len(active_requests))
+            counts = services.step_times.take()
+            try:
+                with services.redis.pipeline(transaction=False) as pipe:
+                    announce_worker(pipe, state)
+                    write_step_times(pipe, counts)
+                    pipe.execute()
+            except RedisError:
+                services.step_times.put_back(counts)
+                raise
 
         repeat(present, PRESENCE_SECONDS / 3, stopped, "announce-worker")
+
+    @worker_process_shutdown.connect(weak=False)
+    def send_last_traces(**_: Any) -> None:
+        services.job_traces.close()  # a child process ends without what Python does at exit
 
     @worker_shutting_down.connect(weak=False)
     def withdraw(**_: Any) -> None:
         stopped.set()
         services.backlog.end()
         try:
-            for queue in list(app.amqp.queues.consume_from):
-                withdraw_worker(services.redis, queue, name)
+            withdraw_worker(services.redis, list(app.amqp.queues.consume_from), name)
         except RedisError:
             log.info("Redis is away; this worker's presence expires by itself")
 

@@ -6,6 +6,7 @@ from random import SystemRandom
 
 from shared.errors import JobNotFound
 from shared.jobs import Jobs
+from shared.logs import add_log_ids, log_ids
 from shared.queues import TaskSender
 from shared.schemas import Delivery
 from shared.settings import Settings
@@ -41,7 +42,8 @@ def deliver_callback(job_id: str, jobs: Jobs, fetcher: GuardedFetcher, settings:
     if not jobs.claim_delivery(job_id, TRY_MARGIN_SECONDS + settings.webhook_timeout_seconds):
         return
     try:
-        _deliver_claimed(job_id, jobs, fetcher, settings)
+        with log_ids({"job_id": job_id}):
+            _deliver_claimed(job_id, jobs, fetcher, settings)
     finally:
         jobs.release_delivery(job_id)
 
@@ -52,6 +54,7 @@ def _deliver_claimed(job_id: str, jobs: Jobs, fetcher: GuardedFetcher, settings:
     except JobNotFound:
         jobs.drop_callback(job_id)
         return
+    add_log_ids(**job.log_ids)
     if job.callback_url is None or job.finished_at is None or settings.webhook_secret is None:
         jobs.drop_callback(job_id)
         return

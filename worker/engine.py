@@ -3,7 +3,7 @@
 import hashlib
 import json
 from collections.abc import Callable, Iterable, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from datetime import UTC, datetime
 from typing import Any, cast
 
@@ -35,6 +35,8 @@ class Answer:
 
     result: bytes
     entries: Sequence[CacheEntry]
+    answered_from: AnsweredFrom
+    timings_ms: Mapping[str, float]
 
 
 @dataclass(frozen=True)
@@ -115,7 +117,7 @@ class Engine:
         photo_key = embedding_key(self.encoder.id, value, asked["crop"]) if name == "sha256" else None
         known_result, known_embedding = self._look_up(result_key, photo_key, steps) if use_caches else (None, None)
         if known_result is not None:
-            return Answer(_from_cache(known_result, AnsweredFrom.RESULT_CACHE, steps), ())
+            return _cached(known_result, AnsweredFrom.RESULT_CACHE, steps)
 
         if photo_key is None:
             query = self._item_query(value, asked["crop"], steps, still_wanted)
@@ -127,22 +129,23 @@ class Engine:
         scope = (version, canonical(asked))
         similar = self._similar.get(scope, query.embeddings) if use_caches and photo_key else None
         if similar is not None:
-            text = _from_cache(similar, AnsweredFrom.SIMILAR_RESULT_CACHE, steps)
-            return Answer(text, self._entries(result_key, text, photo_key, query))
+            answer = _cached(similar, AnsweredFrom.SIMILAR_RESULT_CACHE, steps)
+            return replace(answer, entries=self._entries(result_key, answer.result, photo_key, query))
 
         hits, reason = self.find(query, asked, steps)
+        timings_ms = steps.total()
         result = {
             "hits": hits,
             "release": self.release.id,
             "catalogue_version": version,
             "answered_from": query.answered_from.value,
             "reason": reason,
-            "timings_ms": steps.total(),
+            "timings_ms": timings_ms,
         }
         if photo_key:
             self._similar.put(scope, query.embeddings, result)
         text = json_bytes(result)
-        return Answer(text, self._entries(result_key, text, photo_key, query))
+        return Answer(text, self._entries(result_key, text, photo_key, query), query.answered_from, timings_ms)
 
     def _look_up(
         self, result_key: str, photo_key: str | None, steps: Steps
@@ -223,5 +226,7 @@ def _item_query(item_id: str, vectors: Iterable[bytes]) -> Query:
     return Query(stacked.astype(np.float32), AnsweredFrom.ENGINE, item_id)
 
 
-def _from_cache(known: Mapping[str, Any], answered_from: AnsweredFrom, steps: Steps) -> bytes:
-    return json_bytes({**known, "answered_from": answered_from.value, "timings_ms": steps.total()})
+def _cached(known: Mapping[str, Any], answered_from: AnsweredFrom, steps: Steps) -> Answer:
+    timings_ms = steps.total()
+    result = json_bytes({**known, "answered_from": answered_from.value, "timings_ms": timings_ms})
+    return Answer(result, (), answered_from, timings_ms)

@@ -5,6 +5,7 @@ What needs numpy, Pillow or FAISS is imported by the tasks that use it.
 
 import logging
 from collections.abc import Callable
+from time import monotonic
 from typing import TYPE_CHECKING, Any
 
 from celery import Celery
@@ -15,6 +16,7 @@ from sqlalchemy.exc import TimeoutError as PoolTimeout
 from shared.batch_files import clear_batch, clear_ended_batch
 from shared.errors import DatabaseUnavailable, DeadlineExceeded, Internal, JobNotFound, LookalikeError
 from shared.job_record import JobRecord
+from shared.logs import log_ids
 from shared.queues import TaskSender
 from shared.schemas import JobKind
 from worker.recovery import is_past_deadline
@@ -58,10 +60,15 @@ def add_job_tasks(app: Celery, services: Services, tasks: TaskSender) -> None:
         is_counted: bool = True,
     ) -> None:
         """Do a job's work under its lease; a failure of the job ends it, one of Redis leaves it to recovery."""
-        with services.leases.holding(job.id, max_seconds):
+        with log_ids(job.log_ids), services.job_traces.job(job), services.leases.holding(job.id, max_seconds):
             try:
+                began = monotonic()
                 work()
+                milliseconds = round((monotonic() - began) * 1000, 1)
+                log.info("Worked on a %s job for %s ms", job.kind, milliseconds, extra={"duration_ms": milliseconds})
             except LookalikeError as error:
+                log.info("A %s job failed: %s", job.kind, error.code, extra={"code": error.code})
+                services.job_traces.note_failure(error.code)
                 fail(error)
             except JobCancelled:
                 log.debug("Job %s was cancelled while it waited", job.id)
@@ -76,6 +83,7 @@ def add_job_tasks(app: Celery, services: Services, tasks: TaskSender) -> None:
                 fail(DatabaseUnavailable("The catalogue could not be read. Search again in a moment."))
             except Exception:  # the one place where an unforeseen error becomes a failed job
                 log.exception("Job %s failed", job.id)
+                services.job_traces.note_failure(Internal.code)
                 fail(Internal(f"An unforeseen error; the worker's log has it under job {job.id}."))
 
     def task_with_twin(name: str) -> Callable[[Callable[[str], None]], Any]:
@@ -119,7 +127,9 @@ def add_job_tasks(app: Celery, services: Services, tasks: TaskSender) -> None:
         def work() -> None:
             check_deadline()
             answer = services.engine.search(job, image, still_wanted)
-            services.jobs.succeed(job_id, answer.result, answer.entries)
+            services.jobs.succeed(job_id, answer.result, answer.entries, answer.answered_from)
+            services.step_times.add(answer.timings_ms)
+            services.job_traces.add_steps(job, answer.timings_ms)
 
         run(job, settings.search_deadline_seconds, work, lambda error: services.jobs.fail(job_id, error))
 

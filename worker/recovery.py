@@ -11,6 +11,7 @@ from redis import Redis
 from shared.errors import DeadlineExceeded, JobNotFound, WorkerLost
 from shared.job_record import JobRecord
 from shared.jobs import Jobs
+from shared.logs import log_ids
 from shared.queues import BULK, TASK_QUEUES, TaskSender, queue_key, task_of
 from shared.schemas import JobKind, JobStatus
 from shared.settings import Settings
@@ -42,14 +43,16 @@ def recover_jobs(jobs: Jobs, redis: Redis, tasks: TaskSender, settings: Settings
         except JobNotFound:
             jobs.drop_active(job_id)
             continue
-        if job.status.is_final:
-            jobs.drop_active(job_id)
-        elif job.kind is JobKind.BATCH_SEARCH:
-            _recover_batch(job, jobs, is_waiting, tasks, settings)
-        elif job.kind is JobKind.IMPORT and "mode" in job.parameters:
-            _recover_import(job, jobs, is_waiting, tasks)
-        else:
-            _recover_single(job, jobs, is_waiting, tasks, settings)
+        with log_ids(job.log_ids):
+            if job.status.is_final:
+                jobs.drop_active(job_id)
+            elif job.kind is JobKind.BATCH_SEARCH:
+                _recover_batch(job, jobs, is_waiting, tasks, settings)
+            elif job.kind is JobKind.IMPORT and "mode" in job.parameters:
+                _recover_import(job, jobs, is_waiting, tasks)
+            else:
+                _recover_single(job, jobs, is_waiting, tasks, settings)
+    jobs.note_looked_after()
 
 
 def _recover_single(job: JobRecord, jobs: Jobs, is_waiting: IsWaiting, tasks: TaskSender, settings: Settings) -> None:
@@ -64,6 +67,7 @@ def _recover_single(job: JobRecord, jobs: Jobs, is_waiting: IsWaiting, tasks: Ta
         if job.status is JobStatus.RUNNING or not is_waiting(job.id, TASK_QUEUES[task]):
             log.warning("Job %s (%s) stands still; sending it again", job.id, job.kind.value)
             tasks.send(task, job.id)
+            jobs.count_recovery(job.kind)
 
 
 def _recover_import(job: JobRecord, jobs: Jobs, is_waiting: IsWaiting, tasks: TaskSender) -> None:
@@ -71,6 +75,7 @@ def _recover_import(job: JobRecord, jobs: Jobs, is_waiting: IsWaiting, tasks: Ta
     if not is_waiting(job.id, BULK):
         log.warning("Import %s stands still; planning what is left of it", job.id)
         tasks.send("plan_import", job.id)
+        jobs.count_recovery(job.kind)
 
 
 def _recover_batch(job: JobRecord, jobs: Jobs, is_waiting: IsWaiting, tasks: TaskSender, settings: Settings) -> None:
@@ -85,3 +90,4 @@ def _recover_batch(job: JobRecord, jobs: Jobs, is_waiting: IsWaiting, tasks: Tas
         jobs.renew(job.id)
         log.warning("Batch search %s stands still; sending it again", job.id)
         tasks.send("search_batch", job.id)
+        jobs.count_recovery(job.kind)

@@ -22,12 +22,14 @@ from shared.jobs import Jobs
 from shared.queues import SEARCH, queue_key
 from shared.redis_client import connect_redis
 from shared.settings import Settings
+from shared.step_times import StepTimes
 from shared.store import Store
 from worker.active_release import ActiveRelease
 from worker.backlog import Backlog
 from worker.fetch_turns import FetchTurns
 from worker.fetcher import GuardedFetcher
 from worker.heartbeat import Leases
+from worker.job_traces import JobTraces
 
 if TYPE_CHECKING:
     from shared.releases import Release
@@ -66,6 +68,8 @@ class Services:
         self._engine: Engine | None = None
         self._opening_engine = Lock()
         self.fetch_turns = FetchTurns(FETCHING_TASKS)
+        self.step_times = StepTimes()
+        self.job_traces = JobTraces(settings)
 
     @cached_property
     def redis(self) -> Redis:

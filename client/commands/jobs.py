@@ -52,6 +52,8 @@ def status(session: Session) -> None:
         session.out.print(plain(f"{session.api.server} is {'ready' if readiness['ready'] else 'not ready'}"))
         for part, state in readiness["checks"].items():
             session.out.print(plain(f"  {part}: {state}"))
+        for warning in readiness.get("warnings", {}).values():
+            session.out.print(plain(f"  warning: {warning}"))
         session.out.print(plain(f"  workers: {readiness['search_workers']} search, {readiness['bulk_workers']} bulk"))
     if not readiness["ready"]:
         raise SystemExit(EXIT_FAILED)

@@ -14,7 +14,7 @@ from prometheus_client.parser import text_string_to_metric_families
 from tests.conftest import Launcher
 from tests.e2e.pictures import picture
 from tests.e2e.steps import PROBLEM_TYPE, assert_problem
-from tests.stack import Stack
+from tests.stack import Stack, wait_until
 
 PUBLIC_NAME = "shop.example"
 OPERATIONS = {
@@ -147,11 +147,13 @@ def test_a_path_or_a_method_that_there_is_not_is_a_problem_too(stack: Stack) -> 
 
 def test_alive_and_ready(stack: Stack) -> None:
     assert stack.get("/healthz").json() == {"status": "ok"}
+    wait_until(lambda: stack.get("/readyz").json()["warnings"] == {}, 20, "all workers are there")
     ready = stack.get("/readyz")
     assert ready.status_code == 200
     assert ready.json() == {
         "ready": True,
         "checks": {"redis": "ok", "database": "ok"},
+        "warnings": {},
         "search_workers": 1,
         "bulk_workers": 1,
     }
@@ -163,7 +165,7 @@ def samples(stack: Stack) -> dict[tuple[str, tuple[tuple[str, str], ...]], float
 
 
 def test_metrics_count_jobs_and_requests_and_show_queues_and_workers(stack: Stack, photo: bytes) -> None:
-    searches = ("lookalike_jobs_total", (("kind", "search"), ("status", "succeeded")))
+    searches = ("lookalike_jobs_total", (("code", ""), ("kind", "search"), ("status", "succeeded")))
     before = samples(stack)
     for _ in range(2):
         stack.search(photo, fresh=True)

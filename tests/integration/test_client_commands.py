@@ -435,9 +435,12 @@ def test_cancel_says_what_became_of_the_job(stand_in: StandIn) -> None:
 
 
 def test_status_tells_part_by_part_and_fails_while_not_ready(stand_in: StandIn) -> None:
-    ready = schemas.Readiness(ready=True, checks={"redis": "ok"}, search_workers=1, bulk_workers=1)
+    warnings = {"bulk": "No worker serves the queue bulk."}
+    ready = schemas.Readiness(ready=True, checks={"redis": "ok"}, warnings=warnings, search_workers=1, bulk_workers=1)
     stand_in.readiness = (ready.model_dump(), 200)
-    assert _run(stand_in, "status").exit_code == 0
+    told = _run(stand_in, "status")
+    assert told.exit_code == 0
+    assert "warning: No worker serves the queue bulk." in told.stdout
     broken = ready.model_copy(update={"ready": False, "checks": {"redis": "Redis does not answer."}})
     stand_in.readiness = (broken.model_dump(), 503)
     result = _run(stand_in, "status")

@@ -200,7 +200,7 @@ def test_an_answer_that_was_known_makes_a_job_that_has_ended(jobs: Jobs, redis_c
     with pytest.raises(JobAlreadyFinished):
         jobs.cancel(job.id)
     assert jobs.active() == []
-    assert redis_client.hgetall(COUNTS_KEY) == {b"search:succeeded": b"1"}
+    assert redis_client.hgetall(COUNTS_KEY) == {b"search:succeeded:result_cache": b"1"}
     assert redis_client.zrange(CALLBACKS_DUE_KEY, 0, -1) == [job.id.encode()]
     jobs.create_succeeded(JobKind.SEARCH, {"k": 5}, b'{"hits":[]}')
     assert redis_client.zcard(CALLBACKS_DUE_KEY) == 1

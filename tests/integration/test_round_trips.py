@@ -19,7 +19,17 @@ from tests.stack import ROOT, Stack, wait_until
 
 QUEUE = "lookalike:queue:"
 # What a process does now and then, whether or not anybody searches.
-UPKEEP = ("PING", "ZADD lookalike:workers:", "LLEN", "HELLO", "CLIENT", "AUTH", "SELECT")
+UPKEEP = (
+    "PING",
+    "ZADD lookalike:workers:",
+    "SET lookalike:worker:",
+    "HINCRBYFLOAT lookalike:searches:steps",
+    "LLEN",
+    "HELLO",
+    "CLIENT",
+    "AUTH",
+    "SELECT",
+)
 MARKER = "round-trips"
 BLOCKED_WHILE_IDLE = 2  # web's listener and the worker's consumer
 

@@ -5,6 +5,7 @@ import os
 import signal
 import subprocess
 import sys
+import time
 from pathlib import Path
 from typing import Any
 
@@ -12,13 +13,19 @@ import pytest
 from celery import Celery
 from redis import Redis
 
-from shared.queues import TASK_QUEUES, TaskSender, create_celery, queue_key
+from shared.queues import SENT_AT, TASK_QUEUES, TaskSender, create_celery, queue_key
 from shared.settings import Settings
 from shared.task_message import TaskMessages
 from tests.stack import ROOT, wait_until
 
 # Each message has its own.
-IDS = {("headers", "id"), ("headers", "root_id"), ("properties", "correlation_id"), ("properties", "delivery_tag")}
+IDS = {
+    ("headers", "id"),
+    ("headers", "root_id"),
+    ("headers", SENT_AT),
+    ("properties", "correlation_id"),
+    ("properties", "delivery_tag"),
+}
 
 WORKER = """
 from celery import signals
@@ -62,6 +69,7 @@ def test_a_message_is_what_celery_sends_field_by_field(task: str, redis_client: 
     assert list(ours) == list(celerys)
     assert parts(ours) == parts(celerys)
     for message_ in (ours, celerys):
+        assert time.time() - 60 < message_["headers"][SENT_AT] <= time.time()
         assert message_["headers"]["id"] == message_["headers"]["root_id"] == message_["properties"]["correlation_id"]
 
 
