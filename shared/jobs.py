@@ -9,6 +9,7 @@ Keys (prefix `lookalike:`):
     jobs:finished       stream  id of each job that ended, in that order; the last FINISHED_KEPT or some more.
     jobs:counts         hash    "{kind}:{status}" -> number of jobs that ended so.
     callbacks:due       zset    id -> unix time of the next try of its callback.
+    endpoints:paused    zset    see worker/callback_endpoints.py, which keeps it; web counts it.
 
 State changes are Lua scripts, so that two workers with the same message, a client that cancels and the
 recovery can't contradict each other: a final status never changes. Each step of a job is one round trip
@@ -36,6 +37,7 @@ ACTIVE_KEY = f"{PREFIX}jobs:active"
 FINISHED_KEY = f"{PREFIX}jobs:finished"
 COUNTS_KEY = f"{PREFIX}jobs:counts"
 CALLBACKS_DUE_KEY = f"{PREFIX}callbacks:due"
+PAUSED_ENDPOINTS_KEY = f"{PREFIX}endpoints:paused"
 
 # Far more than end while a web process reconnects; what it missed by then it reads again anyway.
 FINISHED_KEPT = 10_000

@@ -11,7 +11,7 @@ from prometheus_client.registry import Collector
 from redis import Redis
 from redis.exceptions import RedisError
 
-from shared.jobs import ACTIVE_KEY, CALLBACKS_DUE_KEY, COUNTS_KEY
+from shared.jobs import ACTIVE_KEY, CALLBACKS_DUE_KEY, COUNTS_KEY, PAUSED_ENDPOINTS_KEY
 from shared.queues import QUEUES, queue_key
 from shared.worker_presence import present_workers
 
@@ -48,7 +48,9 @@ class SystemCollector(Collector):
         active.add_metric([], self._redis.zcard(ACTIVE_KEY))
         due = GaugeMetricFamily("lookalike_callbacks_due", "Callbacks that are not delivered yet.")
         due.add_metric([], self._redis.zcard(CALLBACKS_DUE_KEY))
-        return [waiting, workers, jobs, active, due]
+        paused = GaugeMetricFamily("lookalike_callback_endpoints_paused", "Endpoints of callbacks that are paused.")
+        paused.add_metric([], self._redis.zcount(PAUSED_ENDPOINTS_KEY, time.time(), "+inf"))
+        return [waiting, workers, jobs, active, due, paused]
 
 
 def measure_requests(app: Flask, registry: CollectorRegistry) -> None:

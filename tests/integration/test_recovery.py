@@ -272,9 +272,9 @@ def test_a_batch_search_that_waits_for_its_turn_is_left_alone_however_often_it_w
 ) -> None:
     job_id = overdue(jobs, JobKind.BATCH_SEARCH, BATCH, tries=2)
     tasks.send("import_chunk", "another job", 3)
-    tasks.send("search_batch", job_id, True)
+    tasks.send("search_batch", job_id)
     recover()
-    assert all_waiting(redis_client) == {BULK: [("import_chunk", "another job", 3), ("search_batch", job_id, True)]}
+    assert all_waiting(redis_client) == {BULK: [("import_chunk", "another job", 3), ("search_batch", job_id)]}
     assert jobs.get(job_id).status is JobStatus.RUNNING
 
 

@@ -14,7 +14,7 @@ from shared.queues import SEARCH, TaskSender, create_celery, queue_key, task_of
 from shared.schemas import JobKind
 from shared.settings import Settings
 from tests.stack import ROOT
-from worker.fetch_turns import FetchTurns
+from worker.turns import Turns
 from worker.services import FETCHING_TASKS, SEARCH_THREADS
 
 URL = "https://shop.example/a.jpg"
@@ -31,7 +31,7 @@ def jobs(redis_client: Redis, settings: Settings) -> Jobs:
 @pytest.fixture
 def run(jobs: Jobs, settings: Settings) -> Iterator[Run]:
     """Does what a worker with one turn does with a message."""
-    turns = FetchTurns(limit=1)
+    turns = Turns(limit=1)
     with create_celery(settings, "test") as app:
         tasks = TaskSender(app)
         yield lambda job_id, work: turns.run(TASK, job_id, work, jobs, tasks)
