@@ -3,12 +3,11 @@
 import os
 from typing import Any
 
+from tests.e2e.pictures import POISON
 from worker import decode
 from worker.app import app
 
-__all__ = ["POISON", "app"]
-
-POISON = b"this photo kills its worker"
+__all__ = ["app"]
 
 _open_image = decode.open_image
 

@@ -103,15 +103,16 @@ def test_jobs_in_hand_and_jobs_that_just_came_are_left_alone(jobs: Jobs, recover
 
 
 @pytest.mark.parametrize(
-    ("kind", "parameters", "queue", "task"),
+    ("kind", "parameters", "queue", "task", "again"),
     [
-        (JobKind.SEARCH, SEARCH_OF_AN_ITEM, SEARCH, "search"),
-        (JobKind.SEARCH, SEARCH_BY_URL, SEARCH, "search_by_url"),
-        (JobKind.IMPORT, ITEM, SEARCH, "write_item"),
-        (JobKind.IMPORT, ITEM_BY_URL, SEARCH, "write_item_by_url"),
-        (JobKind.IMPORT, IMPORT, BULK, "plan_import"),
+        (JobKind.SEARCH, SEARCH_OF_AN_ITEM, SEARCH, "search", "search_alone"),
+        (JobKind.SEARCH, SEARCH_BY_URL, SEARCH, "search_by_url", "search_alone"),
+        (JobKind.IMPORT, ITEM, SEARCH, "write_item", "write_item_alone"),
+        (JobKind.IMPORT, ITEM_BY_URL, SEARCH, "write_item_by_url", "write_item_alone"),
+        (JobKind.IMPORT, IMPORT, BULK, "plan_import", "plan_import"),
+        (JobKind.REINDEX, {}, BULK, "build_release", "build_release"),
     ],
-    ids=["search", "search by url", "item", "item by url", "import"],
+    ids=["search", "search by url", "item", "item by url", "import", "release"],
 )
 @pytest.mark.parametrize("tries", [0, 1], ids=["queued", "running"])
 def test_a_job_that_stands_still_is_sent_again_once(
@@ -122,13 +123,14 @@ def test_a_job_that_stands_still_is_sent_again_once(
     parameters: dict[str, Any],
     queue: str,
     task: str,
+    again: str,
     tries: int,
 ) -> None:
     job_id = overdue(jobs, kind, parameters, tries)
     before = jobs.get(job_id)
     recover()
     recover()
-    assert all_waiting(redis_client) == {queue: [(task, job_id)]}
+    assert all_waiting(redis_client) == {queue: [(again if tries else task, job_id)]}
     assert jobs.get(job_id) == before
     assert jobs.overdue() == []
 
@@ -173,7 +175,7 @@ def test_a_job_whose_worker_died_is_sent_again_though_others_wait(
     tasks.send("search", "another job")
     job_id = overdue(jobs, KINDS[parameters is ITEM], parameters, tries=1)
     recover()
-    task = "write_item" if parameters is ITEM else "search"
+    task = "write_item_alone" if parameters is ITEM else "search_alone"
     assert all_waiting(redis_client) == {SEARCH: [("search", "another job"), (task, job_id)]}
 
 
@@ -213,7 +215,7 @@ def test_a_search_that_nobody_waits_for_any_more_fails_with_deadline_exceeded(
     assert error is not None
     assert error["code"] == "deadline_exceeded"
     assert redis_client.get(job_key(job_id, "image")) is None
-    assert all_waiting(redis_client) == {SEARCH: [("write_item", item)]}, "an item that was sent is still wanted"
+    assert all_waiting(redis_client) == {SEARCH: [("write_item_alone", item)]}, "an item that was sent is still wanted"
 
 
 def test_what_has_ended_or_is_gone_is_not_watched_any_more(jobs: Jobs, recover: Any, redis_client: Redis) -> None:

@@ -129,7 +129,7 @@ def test_a_worker_asks_for_redis_every_two_seconds_however_long_it_is_away(new_w
 def test_a_worker_that_is_connected_and_asks_for_no_messages_ends_and_says_why(new_worker: NewWorker) -> None:
     worker = new_worker()
     for queue in (CALLBACKS, MAINTENANCE):
-        worker.app.control.cancel_consumer(queue, reply=True, timeout=5)
+        worker.app.control.cancel_consumer(queue, reply=True, limit=1, timeout=5)
     worker.send()
     wait_until(lambda: bool(worker.end()), RECOVERY_SECONDS, "it ends")
     assert f"callbacks ended with status {os.EX_SOFTWARE}" in worker.end()
