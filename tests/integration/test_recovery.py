@@ -21,7 +21,9 @@ from tests.servers import RedisProcess, free_port
 from worker.app import SCHEDULE
 from worker.app import app as worker_app
 from worker.callbacks import dispatch_callbacks
+from worker.job_tasks import add_job_tasks
 from worker.recovery import recover_jobs
+from worker.services import Services
 
 IMPORT = {"mode": "upsert", "path": "products.csv"}
 URL = "https://shop.example/a.jpg"
@@ -278,6 +280,25 @@ def test_a_batch_search_that_waits_for_its_turn_is_left_alone_however_often_it_w
     recover()
     assert all_waiting(redis_client) == {BULK: [("import_chunk", "another job", 3), ("search_batch", job_id)]}
     assert jobs.get(job_id).status is JobStatus.RUNNING
+
+
+@pytest.mark.parametrize(
+    ("kind", "parameters", "task"),
+    [(JobKind.BATCH_SEARCH, BATCH, "search_batch"), (JobKind.REINDEX, {}, "build_release")],
+    ids=["batch search", "release"],
+)
+def test_bug_a_job_that_celery_sends_again_whenever_its_child_process_dies_was_never_given_up(
+    jobs: Jobs, settings: Settings, kind: JobKind, parameters: dict[str, Any], task: str
+) -> None:
+    job_id = jobs.create(kind, parameters).id
+    for _ in range(settings.job_max_attempts):
+        jobs.start(job_id)
+    with create_celery(settings, "test") as app:
+        add_job_tasks(app, Services(settings), TaskSender(app))
+        app.tasks[task](job_id)
+    error = jobs.get(job_id).error
+    assert error is not None
+    assert error["code"] == "worker_lost"
 
 
 def test_a_batch_search_whose_workers_died_each_time_fails_as_worker_lost(
