@@ -5,15 +5,20 @@ from typing import Any
 
 from celery.worker import consumer
 
-RETRY_MAX_SECONDS = 2  # kombu's own pauses grow to 30 s, and a worker would be late by as much when Redis is back
+# kombu's own pauses grow to 30 s, and a worker would be late by as much when Redis is back.
+FIRST_PAUSE_SECONDS = 1
+LONGEST_PAUSE_SECONDS = 2
 
 
-class Consumer(consumer.Consumer):  # type: ignore[misc]
+class Consumer(consumer.Consumer):
     """Takes the messages; worker/app.py names it in Celery's settings."""
 
     def ensure_connected(self, conn: Any) -> Any:
         """Connect, trying again as long as it takes."""
         conn.ensure_connection = partial(
-            conn.ensure_connection, interval_start=1, interval_step=1, interval_max=RETRY_MAX_SECONDS
+            conn.ensure_connection,
+            interval_start=FIRST_PAUSE_SECONDS,
+            interval_step=1,
+            interval_max=LONGEST_PAUSE_SECONDS - FIRST_PAUSE_SECONDS,  # kombu adds the first one to it
         )
         return super().ensure_connected(conn)

@@ -281,6 +281,21 @@ def test_it_does_not_start_where_nobody_could_come_in(guarded: Settings) -> None
         create_app(guarded)
 
 
+def test_a_key_that_a_wrong_clock_took_for_expired_is_good_again_when_the_clock_is_right(guarded: Settings) -> None:
+    database, now = connect_database(guarded.database_url), datetime.now(UTC)
+    key, text = ApiKeys(database).create("a", [Scope.SEARCH], now + timedelta(minutes=30))
+
+    def check_with_a_clock_off_by(hours: float) -> bool:
+        shift = timedelta(hours=hours)
+        with database.begin() as connection:
+            moments = {"expires_at": now + timedelta(minutes=30) - shift, "last_used_at": now - shift}
+            connection.execute(update(ApiKeyRow).where(ApiKeyRow.id == key.id).values(**moments))
+        return ApiKeys(database).check(text) is not None
+
+    assert [check_with_a_clock_off_by(hours) for hours in (0, 1, 0, -1, 0)] == [True, False, True, True, True]
+    database.dispose()
+
+
 def test_an_open_server_asks_for_nothing(guarded: Settings, admin: dict[str, str]) -> None:
     client = create_app(guarded.model_copy(update={"access": "open"})).test_client()
     assert search(client, {}).status_code == 202
