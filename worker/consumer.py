@@ -5,9 +5,7 @@ from typing import Any
 
 from celery.worker import consumer
 
-# kombu's own pauses grow to 30 s, and a worker would be late by as much when Redis is back.
-FIRST_PAUSE_SECONDS = 1
-LONGEST_PAUSE_SECONDS = 2
+RETRY_MAX_SECONDS = 2  # kombu's own pauses grow to 30 s, and a worker would be late by as much when Redis is back
 
 
 class Consumer(consumer.Consumer):
@@ -16,9 +14,6 @@ class Consumer(consumer.Consumer):
     def ensure_connected(self, conn: Any) -> Any:
         """Connect, trying again as long as it takes."""
         conn.ensure_connection = partial(
-            conn.ensure_connection,
-            interval_start=FIRST_PAUSE_SECONDS,
-            interval_step=1,
-            interval_max=LONGEST_PAUSE_SECONDS - FIRST_PAUSE_SECONDS,  # kombu adds the first one to it
+            conn.ensure_connection, interval_start=1, interval_step=1, interval_max=RETRY_MAX_SECONDS
         )
         return super().ensure_connected(conn)

@@ -80,7 +80,11 @@ def add_job_tasks(app: Celery, services: Services, tasks: TaskSender) -> None:
                 fail(Internal(f"An unforeseen error; the worker's log has it under job {job.id}."))
 
     def check_tries(job: JobRecord) -> None:
-        """Give up a job that has killed child processes as often as it may: each time, Celery sends it again at once."""
+        """Give up a job whose worker has died as often as it may.
+
+        Recovery does so when the lease is over. But Celery sends a message again at once when a child process has died,
+        and a job may have a second message.
+        """
         if job.attempts > settings.job_max_attempts:
             raise WorkerLost(f"The job was tried {settings.job_max_attempts} times and its worker died each time.")
 
@@ -131,6 +135,7 @@ def add_job_tasks(app: Celery, services: Services, tasks: TaskSender) -> None:
 
         def work() -> None:
             check_deadline()
+            check_tries(job)
             answer = services.engine.search(job, image, still_wanted)
             services.jobs.succeed(job_id, answer.result, answer.entries)
 
@@ -150,6 +155,7 @@ def add_job_tasks(app: Celery, services: Services, tasks: TaskSender) -> None:
             return services.fetcher.get(url, settings.upload_max_bytes)
 
         def work() -> None:
+            check_tries(job)
             parts = (services.catalogue, services.store, services.intake)
             services.jobs.succeed(job_id, write_item(job, *parts, fetch))
             clear_uploads(job, services.store)

@@ -32,7 +32,7 @@ def recover_jobs(jobs: Jobs, redis: Redis, tasks: TaskSender, settings: Settings
     def is_waiting(job_id: str, queue: str) -> bool:
         """Tell whether a message of the job is on its queue.
 
-        If none is, it was lost: with a worker that died between taking it and beginning the job, or an import's chunk.
+        If none is, it was lost with the worker that had it. One that waits may be the one that begins the job again.
         """
         return job_id.encode() in messages(queue)  # Celery repeats the arguments in its headers, as text
 
@@ -63,7 +63,7 @@ def _recover_single(job: JobRecord, jobs: Jobs, is_waiting: IsWaiting, tasks: Ta
         jobs.fail(job.id, WorkerLost(f"The job was tried {job.attempts} times and its worker died each time."))
     else:
         jobs.renew(job.id)
-        if has_begun or not is_waiting(job.id, TASK_QUEUES[task]):
+        if not is_waiting(job.id, TASK_QUEUES[task]):
             log.warning("Job %s (%s) stands still; sending it again", job.id, job.kind.value)
             tasks.send(task, job.id)
 

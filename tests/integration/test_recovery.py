@@ -204,6 +204,16 @@ def test_a_job_whose_workers_died_each_time_fails_as_worker_lost(
     assert all_waiting(redis_client) == {}
 
 
+def test_a_job_whose_worker_died_and_that_waits_for_its_turn_gets_no_second_message(
+    jobs: Jobs, recover: Any, tasks: TaskSender, redis_client: Redis
+) -> None:
+    job_id = overdue(jobs, JobKind.SEARCH, SEARCH_OF_AN_ITEM, tries=1)
+    tasks.send("search_alone", job_id)
+    recover()
+    assert all_waiting(redis_client) == {SEARCH: [("search_alone", job_id)]}
+    assert jobs.overdue() == []
+
+
 @pytest.mark.parametrize("tries", [0, 1, 2], ids=["queued", "running", "tried too often"])
 def test_a_search_that_nobody_waits_for_any_more_fails_with_deadline_exceeded(
     jobs: Jobs, recover: Any, redis_client: Redis, tries: int
@@ -284,10 +294,15 @@ def test_a_batch_search_that_waits_for_its_turn_is_left_alone_however_often_it_w
 
 @pytest.mark.parametrize(
     ("kind", "parameters", "task"),
-    [(JobKind.BATCH_SEARCH, BATCH, "search_batch"), (JobKind.REINDEX, {}, "build_release")],
-    ids=["batch search", "release"],
+    [
+        (JobKind.SEARCH, SEARCH_OF_AN_ITEM, "search"),
+        (JobKind.SEARCH, SEARCH_OF_AN_ITEM, "search_alone"),
+        (JobKind.IMPORT, ITEM, "write_item_alone"),
+        (JobKind.BATCH_SEARCH, BATCH, "search_batch"),
+        (JobKind.REINDEX, {}, "build_release"),
+    ],
 )
-def test_bug_a_job_that_celery_sends_again_whenever_its_child_process_dies_was_never_given_up(
+def test_bug_a_job_whose_message_came_again_at_once_whenever_its_worker_died_was_never_given_up(
     jobs: Jobs, settings: Settings, kind: JobKind, parameters: dict[str, Any], task: str
 ) -> None:
     job_id = jobs.create(kind, parameters).id
