@@ -2,10 +2,12 @@
 
 import time
 from collections.abc import Iterator
+from threading import Event
 from typing import Any
 
 import pytest
 import redis
+from celery.concurrency.thread import TaskPool
 from kombu.connection import Connection
 from kombu.entity import Queue
 from kombu.messaging import Consumer
@@ -68,3 +70,13 @@ def test_celery_5935_a_task_that_takes_long_is_not_started_again_beside_itself(
     else:
         assert len(messages) > 1
         assert len(set(messages)) == 1
+
+
+def test_the_threads_pool_enforces_no_time_limit_so_that_leases_and_deadlines_have_to() -> None:
+    """What they do is in test_job_upkeep.py, test_recovery.py and test_search_task.py."""
+    pool, ended = TaskPool(limit=1), Event()
+    began = time.monotonic()
+    pool.apply_async(Event().wait, (0.5,), callback=lambda _: ended.set(), soft_timeout=0.05, timeout=0.1)
+    assert ended.wait(20)
+    pool.on_stop()
+    assert time.monotonic() - began >= 0.5, "Celery has learnt to; then its limits may be set"
