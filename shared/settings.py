@@ -140,7 +140,8 @@ class Settings(BaseSettings):
         None, description="Signs callbacks (Standard Webhooks, `whsec_` + base64); unset: callbacks are refused."
     )
     webhook_secret_previous: SecretStr | None = Field(
-        None, description="Signs callbacks as well, until their receivers know the present secret; unset: one signature."
+        None,
+        description="Signs callbacks as well, until their receivers know the present secret; unset: one signature.",
     )
     webhook_timeout_seconds: float = Field(10, gt=0, le=60, description="Longest wait for a callback's answer.")
     webhook_max_attempts: int = Field(8, ge=1, le=20, description="How often a callback is tried.")

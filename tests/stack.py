@@ -73,7 +73,7 @@ class Stack:
 
 
 def folder_with_app(folder: Path, app: str) -> tuple[Path, dict[str, str]]:
-    """Return a folder whose Procfile starts workers of another application, and the environment that they need there."""
+    """Return a folder whose Procfile starts workers of another application, and the environment they need there."""
     folder.mkdir()
     commands = (ROOT / "Procfile").read_text().replace("--app worker.app worker", f"--app {app} worker")
     (folder / "Procfile").write_text(commands)

@@ -26,9 +26,9 @@ from shared.store import Store
 from worker.active_release import ActiveRelease
 from worker.backlog import Backlog
 from worker.callback_endpoints import CallbackEndpoints
-from worker.turns import Turns
 from worker.fetcher import GuardedFetcher
 from worker.heartbeat import Leases
+from worker.turns import Turns
 
 if TYPE_CHECKING:
     from shared.releases import Release

@@ -55,7 +55,7 @@ class Watchdog:
         Looks are counted, not seconds: when all of the process stood still, it is given time to go on.
 
         Returns:
-            How many messages wait on which queue, once the worker has stood still for IDLE_LOOKS in a row; else nothing.
+            How many messages wait on which queue, once the worker stood still for IDLE_LOOKS in a row; else nothing.
 
         Raises:
             RedisError: if Redis can't be asked; nobody takes a message then.

@@ -8,7 +8,6 @@ from typing import Any
 
 from PIL import Image, ImageDraw
 
-
 POISON = b"this photo kills its worker"
 """Behind a photo, it has tests/poisoned_worker.py end its process."""
 

@@ -1,4 +1,4 @@
-"""Endpoints of callbacks that keep failing, secrets of API keys, and clocks that jump; a real Redis and a real receiver."""
+"""Endpoints that keep failing, secrets of API keys, and clocks that jump; a real Redis and a real receiver."""
 
 import logging
 import time
@@ -283,5 +283,5 @@ def test_a_pause_that_a_wrong_clock_wrote_is_not_believed(
 def test_receivers_refuse_what_was_signed_by_a_clock_that_is_an_hour_off() -> None:
     for hours in (-1, 1):
         headers = sign([WEBHOOK_SECRET], "msg_j1", datetime.now(UTC) + timedelta(hours=hours), b"{}")
-        with pytest.raises(WebhookVerificationError, match="too (old|new)"):
+        with pytest.raises(WebhookVerificationError, match=r"too (old|new)"):
             Webhook(WEBHOOK_SECRET).verify(b"{}", headers)

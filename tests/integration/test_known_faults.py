@@ -11,7 +11,7 @@ from celery.concurrency.thread import TaskPool
 from kombu.connection import Connection
 from kombu.entity import Queue
 from kombu.messaging import Consumer
-from kombu.transport import TRANSPORT_ALIASES
+from kombu.transport import TRANSPORT_ALIASES, _transport_cache
 from kombu.transport import redis as kombus_own
 
 from shared.queues import SEARCH, TaskSender, create_celery, queue_key
@@ -29,8 +29,10 @@ def transport(request: pytest.FixtureRequest) -> Iterator[str]:
         hold_messages_in_memory()
     else:
         TRANSPORT_ALIASES.update(dict.fromkeys(SCHEMES, f"{kombus_own.__name__}:Transport"))
+    _transport_cache.clear()  # which one earlier tests of this process used is remembered there
     yield request.param
     TRANSPORT_ALIASES.update(before)
+    _transport_cache.clear()
 
 
 def test_celery_5935_a_task_that_takes_long_is_not_started_again_beside_itself(

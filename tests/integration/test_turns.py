@@ -1,4 +1,4 @@
-"""Turns of jobs that fetch by URL, or whose worker died, with a real Redis server and a real Celery application as the sender."""
+"""Turns of jobs that fetch by URL, or whose worker died, with a real Redis server and a real Celery sender."""
 
 import json
 import time
@@ -14,8 +14,8 @@ from shared.queues import SEARCH, TASK_QUEUES, TaskSender, create_celery, queue_
 from shared.schemas import JobKind
 from shared.settings import Settings
 from tests.stack import ROOT
-from worker.turns import Turns
 from worker.services import FETCHING_TASKS, SEARCH_THREADS
+from worker.turns import Turns
 
 URL = "https://shop.example/a.jpg"
 TASK = "search_by_url"

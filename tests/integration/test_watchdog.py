@@ -1,4 +1,4 @@
-"""Workers whose connection to Redis breaks, and workers that stand still: real processes, with the Procfile's commands."""
+"""Workers whose connection to Redis breaks, and workers that stand still: real processes of the Procfile."""
 
 import os
 import re

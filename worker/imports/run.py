@@ -76,7 +76,9 @@ class ImportRunner:
         if chunk is not None and not chunk.is_done:
             rows = read_chunk(self.store, job.id, number)
             if chunk.attempts > CHUNK_ATTEMPTS_FACTOR * self.settings.job_max_attempts:
-                lost = WorkerLost(f"The worker died {chunk.attempts - 1} times while it read this row and its neighbours.")
+                lost = WorkerLost(
+                    f"The worker died {chunk.attempts - 1} times while it read this row and its neighbours."
+                )
                 self._write(job, number, Prepared(rejected=[(row, lost) for row in rows]))
             else:
                 with open_import(job.parameters, self.settings, self.store, self.fetcher) as opened:
