@@ -12,8 +12,9 @@ Keys (prefix `lookalike:`):
                                 error, or where a search's answer came from; others have none.
     jobs:recovered      hash    kind -> number of times that recovery sent a job again.
     jobs:looked_after   string  unix time at which recovery last ran.
-    callbacks:deliveries hash   "delivered", "to_be_retried" or "given_up" -> number of tries that ended so.
+    callbacks:deliveries hash   "delivered", "to_be_retried", "given_up" or "put_off" -> number of tries that ended so.
     callbacks:due       zset    id -> unix time of the next try of its callback.
+    endpoints:paused    zset    see worker/callback_endpoints.py, which keeps it; web counts it.
 
 State changes are Lua scripts, so that two workers with the same message, a client that cancels and the
 recovery can't contradict each other: a final status never changes. Each step of a job is one round trip
@@ -45,6 +46,7 @@ RECOVERED_KEY = f"{PREFIX}jobs:recovered"
 LOOKED_AFTER_KEY = f"{PREFIX}jobs:looked_after"
 CALLBACKS_DUE_KEY = f"{PREFIX}callbacks:due"
 DELIVERIES_KEY = f"{PREFIX}callbacks:deliveries"
+PAUSED_ENDPOINTS_KEY = f"{PREFIX}endpoints:paused"
 
 # Far more than end while a web process reconnects; what it missed by then it reads again anyway.
 FINISHED_KEPT = 10_000
@@ -437,6 +439,8 @@ def _new_record(
 
 
 def _outcome(delivery: Delivery) -> str:
+    if delivery.paused:
+        return "put_off"
     if delivery.error is None:
         return "delivered"
     return "given_up" if delivery.next_attempt_at is None else "to_be_retried"

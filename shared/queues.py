@@ -25,12 +25,15 @@ QUEUES = (SEARCH, BULK, CALLBACKS, MAINTENANCE)
 SENT_AT = "sent_at"
 """The header of a message that holds the unix time of its sending: how old the oldest one of a queue is."""
 
-# A task by URL fetches first, and so may hold its thread for long; the name says so before any record is read.
+# A task by URL fetches first, and so may hold its thread for long; one alone is of a job whose worker died, perhaps of
+# it. The name says so before any record is read.
 TASK_QUEUES = {
     "search": SEARCH,
     "search_by_url": SEARCH,
     "write_item": SEARCH,
     "write_item_by_url": SEARCH,
+    "search_alone": SEARCH,
+    "write_item_alone": SEARCH,
     "plan_import": BULK,
     "import_chunk": BULK,
     "build_release": BULK,
@@ -54,6 +57,12 @@ def task_of(kind: JobKind, parameters: Mapping[str, Any]) -> str:
     if "mode" in parameters:
         return "plan_import"
     return "write_item_by_url" if parameters.get("image_urls") else "write_item"
+
+
+def task_again_of(kind: JobKind, parameters: Mapping[str, Any]) -> str:
+    """Return the task that begins a job again whose worker died: alone, where the worker does several at once."""
+    task = task_of(kind, parameters)
+    return f"{task.removesuffix('_by_url')}_alone" if TASK_QUEUES[task] == SEARCH else task
 
 
 def queue_key(queue: str) -> str:

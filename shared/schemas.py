@@ -365,10 +365,11 @@ class BatchAnswer(Wire):
 
 
 class Delivery(Wire):
-    """One try of a webhook callback."""
+    """One try of a webhook callback, or that it was put off."""
 
     attempt: int
     at: datetime
+    paused: bool = Field(False, description="Nothing was sent: this try was put off, since the endpoint is paused.")
     status: int | None = Field(None, description="HTTP status of the answer; null where there was none.")
     error: str | None = None
     next_attempt_at: datetime | None = None

@@ -9,6 +9,8 @@ from typing import Any, Literal
 from pydantic import AliasChoices, Field, SecretStr, ValidationError, field_validator
 from pydantic_settings import BaseSettings, SettingsConfigDict
 
+from shared.contradictions import contradictions
+
 ENV_PREFIX = "LOOKALIKE_"
 
 MIB = 1024 * 1024
@@ -172,6 +174,10 @@ class Settings(BaseSettings):
     webhook_secret: SecretStr | None = Field(
         None, description="Signs callbacks (Standard Webhooks, `whsec_` + base64); unset: callbacks are refused."
     )
+    webhook_secret_previous: SecretStr | None = Field(
+        None,
+        description="Signs callbacks as well, until their receivers know the present secret; unset: one signature.",
+    )
     webhook_timeout_seconds: float = Field(10, gt=0, le=60, description="Longest wait for a callback's answer.")
     webhook_max_attempts: int = Field(8, ge=1, le=20, description="How often a callback is tried.")
     webhook_backoff_seconds: float = Field(
@@ -203,7 +209,7 @@ class Settings(BaseSettings):
                 )
         return origins
 
-    @field_validator("webhook_secret")
+    @field_validator("webhook_secret", "webhook_secret_previous")
     @classmethod
     def _can_sign(cls, secret: SecretStr | None) -> SecretStr | None:
         """Refuse what Standard Webhooks can't sign with; said at the start, not at the first callback."""
@@ -243,10 +249,11 @@ def load_settings() -> Settings:
     """Read the settings from the environment.
 
     Raises:
-        InvalidSettings: naming every bad variable, its value without passwords, and what is wrong with it.
+        InvalidSettings: naming every bad variable, its value without passwords, and what is wrong with it; or those
+            that contradict each other.
     """
     try:
-        return Settings()
+        settings = Settings()
     except ValidationError as error:
         lines = []
         for problem in error.errors():
@@ -256,3 +263,6 @@ def load_settings() -> Settings:
             value = "(hidden)" if is_secret else repr(_without_password(problem.get("input")))
             lines.append(f"  {name} = {value}: {problem['msg'].removeprefix('Value error, ')}")
         raise InvalidSettings("These settings can't be used:\n" + "\n".join(lines)) from None
+    if lines := contradictions(settings, variable_name):
+        raise InvalidSettings("These settings contradict each other:\n" + "\n".join(f"  {line}" for line in lines))
+    return settings

@@ -25,7 +25,7 @@ class Stack:
         self.base_url = group.base_url
 
     @classmethod
-    def start(cls, folder: Path, environment: dict[str, str]) -> "Stack":
+    def start(cls, folder: Path, environment: dict[str, str], root: Path = ROOT) -> "Stack":
         folder.mkdir(parents=True, exist_ok=True)
         fixed = {
             "DATABASE_URL": f"sqlite:///{folder}/lookalike.sqlite3",
@@ -33,7 +33,7 @@ class Stack:
             "LOOKALIKE_ALLOW_PRIVATE_URLS": "true",
             "LOOKALIKE_WEBHOOK_SECRET": WEBHOOK_SECRET,
         }
-        group = ProcessGroup(ROOT, folder / "state", environment={**fixed, **environment})
+        group = ProcessGroup(root, folder / "state", environment={**fixed, **environment})
         group.start()
         return cls(group)
 
@@ -70,6 +70,14 @@ class Stack:
         answer = self.post("/v1/imports", files={"file": (name, file)}, data=fields)
         assert answer.status_code == 202, answer.text
         return self.finished(answer.json()["id"], seconds=120)
+
+
+def folder_with_app(folder: Path, app: str) -> tuple[Path, dict[str, str]]:
+    """Return a folder whose Procfile starts workers of another application, and the environment they need there."""
+    folder.mkdir()
+    commands = (ROOT / "Procfile").read_text().replace("--app worker.app worker", f"--app {app} worker")
+    (folder / "Procfile").write_text(commands)
+    return folder, {"PYTHONPATH": str(ROOT), "LOOKALIKE_ENCODER_CACHE_PATH": str(ROOT / "var" / "encoders")}
 
 
 def zipped(catalogue: Path, rows: int) -> bytes:

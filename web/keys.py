@@ -4,6 +4,7 @@ python -m web.keys create --name storefront --scope search --days 365
 python -m web.keys list
 python -m web.keys rotate ID --overlap-hours 24
 python -m web.keys revoke ID
+python -m web.keys webhook-secret ID
 """
 
 from collections.abc import Callable
@@ -15,9 +16,10 @@ import click
 from sqlalchemy.exc import SQLAlchemyError
 
 from shared.database import connect_database
-from shared.errors import LookalikeError
+from shared.errors import ApiKeyNotFound, LookalikeError
 from shared.migrations import upgrade
 from shared.settings import load_settings
+from shared.webhook_secrets import signing_secrets
 from web.api_keys import ApiKey, ApiKeys, Scope
 
 
@@ -86,6 +88,19 @@ def rotate(keys: ApiKeys, key_id: str, overlap_hours: int) -> None:
 def revoke(keys: ApiKeys, key_id: str) -> None:
     """End a key, within five seconds."""
     click.echo(_line(keys.revoke(key_id)))
+
+
+@main.command("webhook-secret")
+@click.argument("key_id")
+@_with_keys
+def webhook_secret(keys: ApiKeys, key_id: str) -> None:
+    """Print the secret that verifies the callbacks of a key's jobs; below it a second one, while two are good."""
+    if key_id not in {key.id for key in keys.all()}:
+        raise ApiKeyNotFound(f"There is no key {key_id!r}; `list` tells all.")
+    secrets = signing_secrets(load_settings(), key_id)
+    if not secrets:
+        raise click.ClickException("LOOKALIKE_WEBHOOK_SECRET is not set, so there are no callbacks.")
+    click.echo("\n".join(secrets))
 
 
 def _print(key: ApiKey, text: str) -> None:

@@ -7,6 +7,7 @@ from flask_openapi import APIBlueprint, Tag
 from pydantic import Field
 
 from shared.schemas import Wire
+from shared.webhook_secrets import signing_secrets
 from web.api_keys import ApiKey, Scope
 from web.documentation import PROBLEM_RESPONSES, json_only
 from web.forms import json_body
@@ -44,6 +45,7 @@ class NewKey(KeyInfo):
     """A key that was just made."""
 
     key: str = Field(description="What its owner sends as `Authorization: Bearer`. It is shown this once.")
+    webhook_secret: str | None = Field(None, description="Verifies the callbacks of its jobs; null: there are none.")
 
 
 class KeyList(Wire):
@@ -64,13 +66,21 @@ def create_keys_api(services: Services) -> APIBlueprint:
     api = APIBlueprint("keys", __name__, abp_tags=[tag], abp_responses=PROBLEM_RESPONSES)
     keys = services.api_keys
 
+    def made(key: ApiKey, text: str) -> Response:
+        secret = next(iter(signing_secrets(services.settings, key.id)), None)
+        body = NewKey.model_validate(_told(key) | {"key": text, "webhook_secret": secret}).model_dump_json()
+        response = json_response(body.encode())
+        response.status_code = 201
+        response.headers["Cache-Control"] = "no-store"
+        return response
+
     @api.post("/v1/keys", summary="Make a key", request_body=json_only(KeyRequest), responses={201: NewKey})
     def create_key() -> Response:
         """The answer holds the key itself, this once."""
         asked = KeyRequest.model_validate(json_body())
         days = asked.expires_in_days
         expires_at = None if days is None else datetime.now(UTC) + timedelta(days=days)
-        return _made(*keys.create(asked.name, list(dict.fromkeys(asked.scopes)), expires_at))
+        return made(*keys.create(asked.name, list(dict.fromkeys(asked.scopes)), expires_at))
 
     @api.get("/v1/keys", summary="List keys", responses={200: KeyList})
     def list_keys() -> Response:
@@ -92,18 +102,10 @@ def create_keys_api(services: Services) -> APIBlueprint:
     def rotate_key(path: KeyPath) -> Response:
         """A new key of the same name and scopes; the old one is good for a while yet."""
         asked = RotateRequest.model_validate(json_body())
-        return _made(*keys.rotate(path.key_id, timedelta(seconds=asked.overlap_seconds)))
+        return made(*keys.rotate(path.key_id, timedelta(seconds=asked.overlap_seconds)))
 
     return api
 
 
 def _told(key: ApiKey) -> dict[str, object]:
     return {name: getattr(key, name) for name in KeyInfo.model_fields} | {"scopes": list(key.scopes)}
-
-
-def _made(key: ApiKey, text: str) -> Response:
-    body = NewKey.model_validate(_told(key) | {"key": text}).model_dump_json()
-    response = json_response(body.encode())
-    response.status_code = 201
-    response.headers["Cache-Control"] = "no-store"
-    return response

@@ -17,6 +17,7 @@ from shared.jobs import (
     COUNTS_KEY,
     DELIVERIES_KEY,
     LOOKED_AFTER_KEY,
+    PAUSED_ENDPOINTS_KEY,
     RECOVERED_KEY,
 )
 from shared.queues import QUEUES, queue_key
@@ -59,8 +60,9 @@ class SystemCollector(Collector):
             pipe.zcard(ACTIVE_KEY)
             pipe.zcard(CALLBACKS_DUE_KEY)
             pipe.get(LOOKED_AFTER_KEY)
+            pipe.zcount(PAUSED_ENDPOINTS_KEY, time.time(), "+inf")
             found = pipe.execute()
-        *of_queues, counts, recovered, deliveries, steps, active, due, looked_after = found
+        *of_queues, counts, recovered, deliveries, steps, active, due, looked_after, paused = found
         names = of_queues[2::3]
         yield from _queues(of_queues[0::3], of_queues[1::3], names)
         yield from self._workers(sorted(set[bytes]().union(*names)))
@@ -71,6 +73,9 @@ class SystemCollector(Collector):
         yield GaugeMetricFamily("lookalike_recovery_age_seconds", "Time since recovery last ran.", value=since)
         yield _searches(steps)
         yield GaugeMetricFamily("lookalike_callbacks_due", "Callbacks that are not delivered yet.", value=due)
+        yield GaugeMetricFamily(
+            "lookalike_callback_endpoints_paused", "Endpoints of callbacks that are paused.", value=paused
+        )
         yield _counter("lookalike_deliveries", "Tries of callbacks.", "outcome", deliveries)
 
     def _workers(self, names: Sequence[bytes]) -> Iterator[Metric]:

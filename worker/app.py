@@ -51,6 +51,7 @@ def create_worker(settings: Settings) -> Celery:
     check_tracing(settings)
     hold_messages_in_memory()
     app = create_celery(settings, "worker")
+    app.conf.worker_consumer = "worker.consumer:Consumer"
     # A message that was not taken before the next one is sent is worthless: no pile after a long import.
     app.conf.beat_schedule = {
         task: {"task": task, "schedule": seconds, "options": {"expires": seconds}} for task, seconds in SCHEDULE.items()
@@ -77,7 +78,7 @@ def _add_upkeep_tasks(app: Celery, services: Services, tasks: TaskSender) -> Non
 
     @app.task(name="deliver_callback", shared=False)
     def deliver_callback_task(job_id: str) -> None:
-        deliver_callback(job_id, services.jobs, services.callback_fetcher, settings)
+        deliver_callback(job_id, services.jobs, services.callback_fetcher, services.endpoints, settings)
 
     @app.task(name="dispatch_callbacks", shared=False)
     def dispatch_callbacks_task() -> None:
@@ -143,6 +144,9 @@ def _connect_signals(services: Services, settings: Settings) -> None:
                 raise
 
         repeat(present, PRESENCE_SECONDS / 3, stopped, "announce-worker")
+        from worker.watchdog import Watchdog  # imports Celery's worker, which beat and health checks need not
+
+        Watchdog(services.redis, queues).watch(stopped)
 
     @worker_process_shutdown.connect(weak=False)
     def send_last_traces(**_: Any) -> None:

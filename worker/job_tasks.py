@@ -14,13 +14,14 @@ from sqlalchemy.exc import InterfaceError, OperationalError
 from sqlalchemy.exc import TimeoutError as PoolTimeout
 
 from shared.batch_files import clear_batch, clear_ended_batch
-from shared.errors import DatabaseUnavailable, DeadlineExceeded, Internal, JobNotFound, LookalikeError
+from shared.errors import DatabaseUnavailable, DeadlineExceeded, Internal, JobNotFound, LookalikeError, WorkerLost
 from shared.job_record import JobRecord
 from shared.logs import log_ids
 from shared.queues import TaskSender
 from shared.schemas import JobKind
 from worker.recovery import is_past_deadline
 from worker.services import Services
+from worker.turns import Turns
 
 if TYPE_CHECKING:
     from worker.imports.run import ImportRunner
@@ -86,28 +87,44 @@ def add_job_tasks(app: Celery, services: Services, tasks: TaskSender) -> None:
                 services.job_traces.note_failure(Internal.code)
                 fail(Internal(f"An unforeseen error; the worker's log has it under job {job.id}."))
 
-    def task_with_twin(name: str) -> Callable[[Callable[[str], None]], Any]:
-        """Register a task, and its twin by URL, which goes behind the others while too many wait for slow hosts."""
+    def check_tries(job: JobRecord) -> None:
+        """Give up a job whose worker has died as often as it may.
+
+        Recovery does so when the lease is over. But Celery sends a message again at once when a child process has died,
+        and a job may have a second message.
+        """
+        if job.attempts > settings.job_max_attempts:
+            raise WorkerLost(f"The job was tried {settings.job_max_attempts} times and its worker died each time.")
+
+    def search_queue_task(name: str) -> Callable[[Callable[[str], None]], Any]:
+        """Register a task, and two that go behind the others when it is not their turn.
+
+        The one by URL, while too many wait for slow hosts; the one alone, while another job whose worker died is tried
+        again: if one of them kills its worker each time, the others are not tried, and so not blamed.
+        """
 
         def register(work: Callable[[str], None]) -> Any:
-            by_url = f"{name}_by_url"
+            def in_turn(task: str, turns: Turns) -> Callable[[str], None]:
+                return lambda job_id: turns.run(task, job_id, work, services.jobs, tasks)
 
-            def run_in_turn(job_id: str) -> None:
-                services.fetch_turns.run(by_url, job_id, work, services.jobs, tasks)
+            works = {
+                name: work,
+                f"{name}_by_url": in_turn(f"{name}_by_url", services.fetch_turns),
+                f"{name}_alone": in_turn(f"{name}_alone", services.turn_alone),
+            }
 
-            def handed_over(job_id: str) -> None:
-                services.backlog.run(work, job_id)
+            def handed_over(task: str) -> Any:
+                def run_task(job_id: str) -> None:
+                    services.backlog.run(works[task], job_id)
 
-            def handed_over_by_url(job_id: str) -> None:
-                services.backlog.run(run_in_turn, job_id)
+                return app.task(name=task, shared=False)(run_task)
 
-            services.backlog.serve({name: work, by_url: run_in_turn})
-            app.task(name=by_url, shared=False)(handed_over_by_url)
-            return app.task(name=name, shared=False)(handed_over)
+            services.backlog.serve(works)
+            return [handed_over(task) for task in works]
 
         return register
 
-    @task_with_twin("search")
+    @search_queue_task("search")
     def search_task(job_id: str) -> None:
         started = services.jobs.start(job_id)
         if started is None:
@@ -126,6 +143,7 @@ def add_job_tasks(app: Celery, services: Services, tasks: TaskSender) -> None:
 
         def work() -> None:
             check_deadline()
+            check_tries(job)
             answer = services.engine.search(job, image, still_wanted)
             services.jobs.succeed(job_id, answer.result, answer.entries, answer.answered_from)
             services.step_times.add(answer.timings_ms)
@@ -133,7 +151,7 @@ def add_job_tasks(app: Celery, services: Services, tasks: TaskSender) -> None:
 
         run(job, settings.search_deadline_seconds, work, lambda error: services.jobs.fail(job_id, error))
 
-    @task_with_twin("write_item")
+    @search_queue_task("write_item")
     def write_item_task(job_id: str) -> None:
         from worker.items import clear_uploads, write_item
 
@@ -147,6 +165,7 @@ def add_job_tasks(app: Celery, services: Services, tasks: TaskSender) -> None:
             return services.fetcher.get(url, settings.upload_max_bytes)
 
         def work() -> None:
+            check_tries(job)
             parts = (services.catalogue, services.store, services.intake)
             services.jobs.succeed(job_id, write_item(job, *parts, fetch))
             clear_uploads(job, services.store)
@@ -171,15 +190,16 @@ def add_job_tasks(app: Celery, services: Services, tasks: TaskSender) -> None:
                 raise JobCancelled
 
         def work() -> None:
+            check_tries(job)
             build_release(job, settings, services.jobs, services.catalogue, services.store, still_wanted)
 
         run(job, RELEASE_MAX_SECONDS, work, lambda error: services.jobs.fail(job_id, error))
 
     @app.task(name="search_batch", shared=False)
-    def search_batch_task(job_id: str, is_next_turn: bool = False) -> None:
+    def search_batch_task(job_id: str) -> None:
         from worker.batches.run import BatchRunner
 
-        started = services.jobs.start(job_id, counts_as_attempt=not is_next_turn)
+        started = services.jobs.start(job_id)
         if started is None:
             _clear_ended(job_id, services, lambda ended: clear_ended_batch(services.store, ended))
             return
@@ -195,7 +215,11 @@ def add_job_tasks(app: Celery, services: Services, tasks: TaskSender) -> None:
             if services.jobs.fail(job_id, error):  # else another worker may have succeeded, and what it wrote is needed
                 clear_batch(services.store, job)
 
-        run(job, BATCH_TURN_MAX_SECONDS, lambda: runner.run(job, still_wanted), fail, not is_next_turn)
+        def work() -> None:
+            check_tries(job)
+            runner.run(job, still_wanted)
+
+        run(job, BATCH_TURN_MAX_SECONDS, work, fail)
 
     def import_step(job_id: str, step: "Callable[[ImportRunner, JobRecord], None]", is_plan: bool = False) -> None:
         started = services.jobs.start(job_id, counts_as_attempt=is_plan)  # of a chunk, its own tries count

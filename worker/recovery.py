@@ -12,7 +12,7 @@ from shared.errors import DeadlineExceeded, JobNotFound, WorkerLost
 from shared.job_record import JobRecord
 from shared.jobs import Jobs
 from shared.logs import log_ids
-from shared.queues import BULK, TASK_QUEUES, TaskSender, queue_key, task_of
+from shared.queues import BULK, TASK_QUEUES, TaskSender, queue_key, task_again_of, task_of
 from shared.schemas import JobKind, JobStatus
 from shared.settings import Settings
 
@@ -33,7 +33,7 @@ def recover_jobs(jobs: Jobs, redis: Redis, tasks: TaskSender, settings: Settings
     def is_waiting(job_id: str, queue: str) -> bool:
         """Tell whether a message of the job is on its queue.
 
-        If none is, it was lost: with a worker that died between taking it and beginning the job, or an import's chunk.
+        If none is, it was lost with the worker that had it. One that waits may be the one that begins the job again.
         """
         return job_id.encode() in messages(queue)  # Celery repeats the arguments in its headers, as text
 
@@ -56,15 +56,17 @@ def recover_jobs(jobs: Jobs, redis: Redis, tasks: TaskSender, settings: Settings
 
 
 def _recover_single(job: JobRecord, jobs: Jobs, is_waiting: IsWaiting, tasks: TaskSender, settings: Settings) -> None:
-    task = task_of(job.kind, job.parameters)
+    has_begun = job.status is JobStatus.RUNNING
+    task = (task_again_of if has_begun else task_of)(job.kind, job.parameters)
     if job.kind is JobKind.SEARCH and is_past_deadline(job, settings):
         limit = settings.search_deadline_seconds
         jobs.fail(job.id, DeadlineExceeded(f"Not done within {limit} seconds. Search again, or add search workers."))
-    elif job.status is JobStatus.RUNNING and job.attempts >= settings.job_max_attempts:
+    elif has_begun and job.attempts >= settings.job_max_attempts:
+        log.error("Job %s (%s) is given up: its worker died %d times", job.id, job.kind.value, job.attempts)
         jobs.fail(job.id, WorkerLost(f"The job was tried {job.attempts} times and its worker died each time."))
     else:
         jobs.renew(job.id)
-        if job.status is JobStatus.RUNNING or not is_waiting(job.id, TASK_QUEUES[task]):
+        if not is_waiting(job.id, TASK_QUEUES[task]):
             log.warning("Job %s (%s) stands still; sending it again", job.id, job.kind.value)
             tasks.send(task, job.id)
             jobs.count_recovery(job.kind)

@@ -26,10 +26,11 @@ from shared.step_times import StepTimes
 from shared.store import Store
 from worker.active_release import ActiveRelease
 from worker.backlog import Backlog
-from worker.fetch_turns import FetchTurns
+from worker.callback_endpoints import CallbackEndpoints
 from worker.fetcher import GuardedFetcher
 from worker.heartbeat import Leases
 from worker.job_traces import JobTraces
+from worker.turns import Turns
 
 if TYPE_CHECKING:
     from shared.releases import Release
@@ -67,7 +68,8 @@ class Services:
         self._intake: tuple[dict[str, Any], Intake] | None = None  # with the manifest of its encoder
         self._engine: Engine | None = None
         self._opening_engine = Lock()
-        self.fetch_turns = FetchTurns(FETCHING_TASKS)
+        self.fetch_turns = Turns(FETCHING_TASKS)
+        self.turn_alone = Turns(1)
         self.step_times = StepTimes()
         self.job_traces = JobTraces(settings)
 
@@ -105,6 +107,11 @@ class Services:
     def fetcher(self) -> GuardedFetcher:
         """The one way to an image that a client names by URL."""
         return GuardedFetcher(self.settings.allow_private_urls, self.settings.fetch_timeout_seconds)
+
+    @cached_property
+    def endpoints(self) -> CallbackEndpoints:
+        """What is known of those who take callbacks."""
+        return CallbackEndpoints(self.redis)
 
     @cached_property
     def callback_fetcher(self) -> GuardedFetcher:

@@ -4,7 +4,7 @@ The task that calls `deliver` again and the log of deliveries in the job record 
 """
 
 import json
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from datetime import UTC, datetime
 from http import HTTPStatus
@@ -13,10 +13,9 @@ from typing import Any
 
 from standardwebhooks import Webhook
 
+from shared.contradictions import BACKOFF_MAX_SECONDS
 from shared.errors import ImageFetchFailed, UrlRefused
 from worker.fetcher import GuardedFetcher
-
-BACKOFF_MAX_SECONDS = 3600.0
 
 
 @dataclass(frozen=True)
@@ -40,34 +39,36 @@ def job_finished_body(job_json: Mapping[str, Any], at: datetime) -> bytes:
     return json.dumps(event, allow_nan=False, separators=(",", ":")).encode()
 
 
-def sign(secret: str, message_id: str, at: datetime, body: bytes) -> dict[str, str]:
+def sign(secrets: Sequence[str], message_id: str, at: datetime, body: bytes) -> dict[str, str]:
     """Return the Standard Webhooks headers of one try.
 
     Args:
-        secret: `whsec_` and base64.
+        secrets: each `whsec_` and base64, and each gives a signature: a receiver takes one that it can verify.
         message_id: the same in every try, so that a receiver can drop repeats.
         at: when this try is made, with a time zone; receivers refuse tries of more than five minutes ago.
         body: UTF-8, as it will be sent.
 
     Raises:
-        ValueError: if `secret` is not base64 or `at` has no time zone.
+        ValueError: if a secret is not base64 or `at` has no time zone.
     """
     # In UTC: standardwebhooks reads the clock face of any other zone as if it were UTC.
     moment = _in_utc(at)
     return {
         "webhook-id": message_id,
         "webhook-timestamp": str(int(moment.timestamp())),
-        "webhook-signature": Webhook(secret).sign(message_id, moment, body.decode()),
+        "webhook-signature": " ".join(Webhook(secret).sign(message_id, moment, body.decode()) for secret in secrets),
     }
 
 
-def deliver(fetcher: GuardedFetcher, url: str, secret: str, message_id: str, body: bytes, at: datetime) -> Attempt:
+def deliver(
+    fetcher: GuardedFetcher, url: str, secrets: Sequence[str], message_id: str, body: bytes, at: datetime
+) -> Attempt:
     """Try a callback once.
 
     Any 2xx is success. 410 Gone and a refused URL are permanent: another try would end the same way.
     Every other answer, a redirect included, and every failure to get one may be tried again.
     """
-    headers = {"Content-Type": "application/json", **sign(secret, message_id, at, body)}
+    headers = {"Content-Type": "application/json", **sign(secrets, message_id, at, body)}
     try:
         status = fetcher.post(url, body, headers)
     except UrlRefused as refusal:

@@ -8,6 +8,9 @@ from typing import Any
 
 from PIL import Image, ImageDraw
 
+POISON = b"this photo kills its worker"
+"""Behind a photo, it has tests/poisoned_worker.py end its process."""
+
 
 def encoded(image: Image.Image, format_: str = "PNG", **options: Any) -> bytes:
     """Return the bytes of an image file."""

@@ -10,6 +10,7 @@ from typing import Any
 
 import pytest
 from click.testing import CliRunner
+from pydantic import SecretStr
 from redis import Redis
 from sqlalchemy import Engine, select, update
 from sqlalchemy.orm import Session
@@ -19,13 +20,14 @@ from shared.catalogue_change import ImageRef, ItemChange
 from shared.database import connect_database
 from shared.errors import ApiKeyNotFound
 from shared.migrations import upgrade
-from shared.settings import InvalidSettings, Settings
+from shared.settings import InvalidSettings, Settings, load_settings
 from shared.store import Store
 from shared.tables import ApiKeyRow
+from shared.webhook_secrets import signing_secrets
 from tests.conftest import make_settings
 from tests.e2e.pictures import picture
 from tests.servers import RedisProcess
-from tests.stack import wait_until
+from tests.stack import WEBHOOK_SECRET, wait_until
 from web.access import NEEDED, OPEN, OPEN_PREFIXES, needs_keys
 from web.api_keys import REMEMBERED_SECONDS, ApiKeys, Scope
 from web.app import create_app
@@ -197,6 +199,7 @@ def test_keys_are_managed_over_the_api(client: Client, keys: ApiKeys, admin: dic
     replaced = client.post(f"/v1/keys/{made.json['id']}/rotate", json={"overlap_seconds": 3600}, headers=admin)
     new = {"Authorization": f"Bearer {replaced.json['key']}"}
     assert (replaced.status_code, replaced.json["name"]) == (201, "storefront")
+    assert made.json["webhook_secret"] is None, "this server has none"
     assert [search(client, headers).status_code for headers in (old, new)] == [202, 202]
     listed = {key["id"]: key for key in client.get("/v1/keys", headers=admin).json["keys"]}
     assert "key" not in listed[made.json["id"]]
@@ -205,6 +208,18 @@ def test_keys_are_managed_over_the_api(client: Client, keys: ApiKeys, admin: dic
     assert datetime.fromisoformat(listed[made.json["id"]]["expires_at"]) < soon
     refused(client.post("/v1/keys/000000000000/rotate", json={}, headers=admin), 404, "api_key_not_found")
     refused(client.post("/v1/keys", json={"name": "x", "scopes": ["all"]}, headers=admin), 422, "invalid_parameter")
+
+
+def test_who_makes_a_key_is_told_the_secret_of_its_callbacks(guarded: Settings, admin: dict[str, str]) -> None:
+    settings = guarded.model_copy(update={"webhook_secret": SecretStr(WEBHOOK_SECRET)})
+    client = create_app(settings).test_client()
+    made = client.post("/v1/keys", json={"name": "a", "scopes": ["search"]}, headers=admin).json
+    replaced = client.post(f"/v1/keys/{made['id']}/rotate", json={}, headers=admin).json
+    secrets = [key["webhook_secret"] for key in (made, replaced)]
+    assert secrets == [signing_secrets(settings, key["id"])[0] for key in (made, replaced)]
+    assert len({WEBHOOK_SECRET, *secrets}) == 3
+    listed = client.get("/v1/keys", headers=admin).json["keys"]
+    assert not [key for key in listed if "webhook_secret" in key]
 
 
 def test_the_database_holds_no_key(keys: ApiKeys, guarded: Settings) -> None:
@@ -266,6 +281,21 @@ def test_it_does_not_start_where_nobody_could_come_in(guarded: Settings) -> None
         create_app(guarded)
 
 
+def test_a_key_that_a_wrong_clock_took_for_expired_is_good_again_when_the_clock_is_right(guarded: Settings) -> None:
+    database, now = connect_database(guarded.database_url), datetime.now(UTC)
+    key, text = ApiKeys(database).create("a", [Scope.SEARCH], now + timedelta(minutes=30))
+
+    def check_with_a_clock_off_by(hours: float) -> bool:
+        shift = timedelta(hours=hours)
+        with database.begin() as connection:
+            moments = {"expires_at": now + timedelta(minutes=30) - shift, "last_used_at": now - shift}
+            connection.execute(update(ApiKeyRow).where(ApiKeyRow.id == key.id).values(**moments))
+        return ApiKeys(database).check(text) is not None
+
+    assert [check_with_a_clock_off_by(hours) for hours in (0, 1, 0, -1, 0)] == [True, False, True, True, True]
+    database.dispose()
+
+
 def test_an_open_server_asks_for_nothing(guarded: Settings, admin: dict[str, str]) -> None:
     client = create_app(guarded.model_copy(update={"access": "open"})).test_client()
     assert search(client, {}).status_code == 202
@@ -287,6 +317,12 @@ def test_the_command_makes_lists_replaces_and_revokes(guarded: Settings, monkeyp
     listed = runner.invoke(keys_command, ["list"]).output
     assert listed.count("front") == 2
     assert text not in listed
+    without = runner.invoke(keys_command, ["webhook-secret", key_id])
+    assert (without.exit_code, "LOOKALIKE_WEBHOOK_SECRET is not set" in without.output) == (1, True)
+    monkeypatch.setenv("LOOKALIKE_WEBHOOK_SECRET", WEBHOOK_SECRET)
+    secret = runner.invoke(keys_command, ["webhook-secret", key_id]).stdout
+    assert secret == f"{signing_secrets(load_settings(), key_id)[0]}\n"
+    assert runner.invoke(keys_command, ["webhook-secret", "nothing"]).exit_code == 1
     refused_ = runner.invoke(keys_command, ["revoke", "nothing"])
     assert refused_.exit_code == 1
     assert "There is no key 'nothing'" in refused_.output

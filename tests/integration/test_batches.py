@@ -65,8 +65,8 @@ class Bulk:
             given = {"upload": key, "terms": {}}
         return self.shop.jobs.create(JobKind.BATCH_SEARCH, {**given, **parameters}).id
 
-    def turn(self, job_id: str, still_wanted: Callable[[], None] = lambda: None, is_next: bool = False) -> JobRecord:
-        started = self.shop.jobs.start(job_id, counts_as_attempt=not is_next)
+    def turn(self, job_id: str, still_wanted: Callable[[], None] = lambda: None) -> JobRecord:
+        started = self.shop.jobs.start(job_id)
         assert started is not None
         self.runner.run(started.record, still_wanted)
         return self.shop.jobs.get(job_id)
@@ -209,7 +209,7 @@ def test_after_its_turn_a_batch_goes_behind_what_waits(
     job_id = bulk.job()
     for turn in range(3):
         assert redis_client.llen(queue_key("bulk")) == turn
-        job = bulk.turn(job_id, is_next=turn > 0)
+        job = bulk.turn(job_id)
     assert (job.status, job.attempts) == (JobStatus.SUCCEEDED, 1)
     assert redis_client.llen(queue_key("bulk")) == 2
     assert len(bulk.answers(job_id)) == ITEMS

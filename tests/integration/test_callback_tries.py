@@ -17,6 +17,7 @@ from tests.conftest import make_settings
 from tests.receiver import Receiver
 from tests.servers import RedisProcess
 from tests.stack import WEBHOOK_SECRET, wait_until
+from worker.callback_endpoints import CallbackEndpoints
 from worker.callbacks import deliver_callback
 from worker.fetcher import GuardedFetcher
 
@@ -49,7 +50,9 @@ def job_id(jobs: Jobs, receiver: Receiver) -> str:
 
 def deliver(job_id: str, jobs: Jobs, settings: Settings) -> None:
     """Do what a worker does with one message."""
-    deliver_callback(job_id, jobs, GuardedFetcher(allow_private=True, timeout_seconds=15), settings)
+    fetcher = GuardedFetcher(allow_private=True, timeout_seconds=15)
+    with Redis.from_url(settings.redis_url) as redis:
+        deliver_callback(job_id, jobs, fetcher, CallbackEndpoints(redis), settings)
 
 
 def due_again(job: JobRecord) -> datetime:

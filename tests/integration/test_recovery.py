@@ -21,7 +21,9 @@ from tests.servers import RedisProcess, free_port
 from worker.app import SCHEDULE
 from worker.app import app as worker_app
 from worker.callbacks import dispatch_callbacks
+from worker.job_tasks import add_job_tasks
 from worker.recovery import recover_jobs
+from worker.services import Services
 
 IMPORT = {"mode": "upsert", "path": "products.csv"}
 URL = "https://shop.example/a.jpg"
@@ -103,15 +105,16 @@ def test_jobs_in_hand_and_jobs_that_just_came_are_left_alone(jobs: Jobs, recover
 
 
 @pytest.mark.parametrize(
-    ("kind", "parameters", "queue", "task"),
+    ("kind", "parameters", "queue", "task", "again"),
     [
-        (JobKind.SEARCH, SEARCH_OF_AN_ITEM, SEARCH, "search"),
-        (JobKind.SEARCH, SEARCH_BY_URL, SEARCH, "search_by_url"),
-        (JobKind.IMPORT, ITEM, SEARCH, "write_item"),
-        (JobKind.IMPORT, ITEM_BY_URL, SEARCH, "write_item_by_url"),
-        (JobKind.IMPORT, IMPORT, BULK, "plan_import"),
+        (JobKind.SEARCH, SEARCH_OF_AN_ITEM, SEARCH, "search", "search_alone"),
+        (JobKind.SEARCH, SEARCH_BY_URL, SEARCH, "search_by_url", "search_alone"),
+        (JobKind.IMPORT, ITEM, SEARCH, "write_item", "write_item_alone"),
+        (JobKind.IMPORT, ITEM_BY_URL, SEARCH, "write_item_by_url", "write_item_alone"),
+        (JobKind.IMPORT, IMPORT, BULK, "plan_import", "plan_import"),
+        (JobKind.REINDEX, {}, BULK, "build_release", "build_release"),
     ],
-    ids=["search", "search by url", "item", "item by url", "import"],
+    ids=["search", "search by url", "item", "item by url", "import", "release"],
 )
 @pytest.mark.parametrize("tries", [0, 1], ids=["queued", "running"])
 def test_a_job_that_stands_still_is_sent_again_once(
@@ -122,13 +125,14 @@ def test_a_job_that_stands_still_is_sent_again_once(
     parameters: dict[str, Any],
     queue: str,
     task: str,
+    again: str,
     tries: int,
 ) -> None:
     job_id = overdue(jobs, kind, parameters, tries)
     before = jobs.get(job_id)
     recover()
     recover()
-    assert all_waiting(redis_client) == {queue: [(task, job_id)]}
+    assert all_waiting(redis_client) == {queue: [(again if tries else task, job_id)]}
     assert jobs.get(job_id) == before
     assert jobs.overdue() == []
 
@@ -173,7 +177,7 @@ def test_a_job_whose_worker_died_is_sent_again_though_others_wait(
     tasks.send("search", "another job")
     job_id = overdue(jobs, KINDS[parameters is ITEM], parameters, tries=1)
     recover()
-    task = "write_item" if parameters is ITEM else "search"
+    task = "write_item_alone" if parameters is ITEM else "search_alone"
     assert all_waiting(redis_client) == {SEARCH: [("search", "another job"), (task, job_id)]}
 
 
@@ -200,6 +204,16 @@ def test_a_job_whose_workers_died_each_time_fails_as_worker_lost(
     assert all_waiting(redis_client) == {}
 
 
+def test_a_job_whose_worker_died_and_that_waits_for_its_turn_gets_no_second_message(
+    jobs: Jobs, recover: Any, tasks: TaskSender, redis_client: Redis
+) -> None:
+    job_id = overdue(jobs, JobKind.SEARCH, SEARCH_OF_AN_ITEM, tries=1)
+    tasks.send("search_alone", job_id)
+    recover()
+    assert all_waiting(redis_client) == {SEARCH: [("search_alone", job_id)]}
+    assert jobs.overdue() == []
+
+
 @pytest.mark.parametrize("tries", [0, 1, 2], ids=["queued", "running", "tried too often"])
 def test_a_search_that_nobody_waits_for_any_more_fails_with_deadline_exceeded(
     jobs: Jobs, recover: Any, redis_client: Redis, tries: int
@@ -213,7 +227,7 @@ def test_a_search_that_nobody_waits_for_any_more_fails_with_deadline_exceeded(
     assert error is not None
     assert error["code"] == "deadline_exceeded"
     assert redis_client.get(job_key(job_id, "image")) is None
-    assert all_waiting(redis_client) == {SEARCH: [("write_item", item)]}, "an item that was sent is still wanted"
+    assert all_waiting(redis_client) == {SEARCH: [("write_item_alone", item)]}, "an item that was sent is still wanted"
 
 
 def test_what_has_ended_or_is_gone_is_not_watched_any_more(jobs: Jobs, recover: Any, redis_client: Redis) -> None:
@@ -272,10 +286,34 @@ def test_a_batch_search_that_waits_for_its_turn_is_left_alone_however_often_it_w
 ) -> None:
     job_id = overdue(jobs, JobKind.BATCH_SEARCH, BATCH, tries=2)
     tasks.send("import_chunk", "another job", 3)
-    tasks.send("search_batch", job_id, True)
+    tasks.send("search_batch", job_id)
     recover()
-    assert all_waiting(redis_client) == {BULK: [("import_chunk", "another job", 3), ("search_batch", job_id, True)]}
+    assert all_waiting(redis_client) == {BULK: [("import_chunk", "another job", 3), ("search_batch", job_id)]}
     assert jobs.get(job_id).status is JobStatus.RUNNING
+
+
+@pytest.mark.parametrize(
+    ("kind", "parameters", "task"),
+    [
+        (JobKind.SEARCH, SEARCH_OF_AN_ITEM, "search"),
+        (JobKind.SEARCH, SEARCH_OF_AN_ITEM, "search_alone"),
+        (JobKind.IMPORT, ITEM, "write_item_alone"),
+        (JobKind.BATCH_SEARCH, BATCH, "search_batch"),
+        (JobKind.REINDEX, {}, "build_release"),
+    ],
+)
+def test_bug_a_job_whose_message_came_again_at_once_whenever_its_worker_died_was_never_given_up(
+    jobs: Jobs, settings: Settings, kind: JobKind, parameters: dict[str, Any], task: str
+) -> None:
+    job_id = jobs.create(kind, parameters).id
+    for _ in range(settings.job_max_attempts):
+        jobs.start(job_id)
+    with create_celery(settings, "test") as app:
+        add_job_tasks(app, Services(settings), TaskSender(app))
+        app.tasks[task](job_id)
+    error = jobs.get(job_id).error
+    assert error is not None
+    assert error["code"] == "worker_lost"
 
 
 def test_a_batch_search_whose_workers_died_each_time_fails_as_worker_lost(

@@ -10,8 +10,9 @@ import redis
 from celery import Celery
 
 from shared.jobs import Jobs
-from shared.queues import TaskSender, create_celery
+from shared.queues import SEARCH, TaskSender, create_celery, queue_key
 from shared.settings import Settings
+from shared.task_message import read_message
 from tests.conftest import make_settings
 from tests.engine_bench import COLOURS, SECONDS, Bench, photo
 from tests.servers import RedisProcess
@@ -43,15 +44,15 @@ class Busy:
         services = BenchServices(settings, self.bench.engine)
         app: Celery = create_celery(settings, "test")
         add_job_tasks(app, services, TaskSender(app))
-        self._task: Any = app.tasks["search"]
+        self._tasks: Any = app.tasks
         self._pool = pool
         self.first_id, self.first = self.start("green")
         wait_until(lambda: self.bench.encoder.batches == [1], SECONDS, "the model is busy")
 
-    def start(self, colour: str) -> tuple[str, "Future[None]"]:
+    def start(self, colour: str, task: str = "search") -> tuple[str, "Future[None]"]:
         image = photo(COLOURS[colour])
         job_id = self.bench.job(image).id
-        return job_id, self._pool.submit(self._task, job_id)
+        return job_id, self._pool.submit(self._tasks[task], job_id)
 
 
 @pytest.fixture
@@ -88,3 +89,20 @@ def test_a_job_whose_time_is_over_while_its_photo_waits_fails_before_the_model_r
     assert job.error is not None
     assert job.error["code"] == "deadline_exceeded"
     assert busy.bench.encoder.batches == [1]
+
+
+def test_of_jobs_whose_worker_died_one_is_tried_at_a_time_and_no_other_is_begun(
+    settings: Settings, redis_client: redis.Redis, pool: ThreadPoolExecutor
+) -> None:
+    busy = Busy(settings, redis_client, pool)
+    alone_id, alone = busy.start("red", "search_alone")
+    wait_until(lambda: len(busy.bench.engine.embedder) == 1, SECONDS, "the photo waits")
+    next_id, next_ = busy.start("blue", "search_alone")
+    next_.result(SECONDS)
+    assert busy.jobs.get(next_id).attempts == 0, "if the worker dies now, this one is not to blame"
+    (message,) = redis_client.lrange(queue_key(SEARCH), 0, -1)
+    assert read_message(message) == ("search_alone", [next_id])
+    busy.passes.release(9)
+    for search in (busy.first, alone):
+        search.result(SECONDS)
+    assert [busy.jobs.get(job_id).status for job_id in (busy.first_id, alone_id)] == ["succeeded"] * 2

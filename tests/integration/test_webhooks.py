@@ -62,7 +62,7 @@ def fetcher() -> GuardedFetcher:
 
 def send(fetcher: GuardedFetcher, url: str, at: datetime | None = None) -> Attempt:
     moment = at or datetime.now(UTC)
-    return deliver(fetcher, url, SECRET, "msg_j1", job_finished_body(JOB, moment), moment)
+    return deliver(fetcher, url, [SECRET], "msg_j1", job_finished_body(JOB, moment), moment)
 
 
 def test_a_receiver_can_verify_a_delivery_and_read_the_job(receiver: Receiver, fetcher: GuardedFetcher) -> None:
@@ -100,8 +100,8 @@ def test_a_receiver_refuses_an_old_delivery(receiver: Receiver, fetcher: Guarded
 def test_the_signature_of_a_moment_is_the_same_in_every_time_zone() -> None:
     moment = datetime.now(UTC)
     elsewhere = moment.astimezone(timezone(timedelta(hours=5, minutes=30)))
-    headers = sign(SECRET, "msg_j1", elsewhere, b"{}")
-    assert headers == sign(SECRET, "msg_j1", moment, b"{}")
+    headers = sign([SECRET], "msg_j1", elsewhere, b"{}")
+    assert headers == sign([SECRET], "msg_j1", moment, b"{}")
     assert Webhook(SECRET).verify(b"{}", headers) == {}
     assert job_finished_body(JOB, elsewhere) == job_finished_body(JOB, moment)
 
@@ -109,7 +109,7 @@ def test_the_signature_of_a_moment_is_the_same_in_every_time_zone() -> None:
 def test_the_signature_is_that_of_the_specification() -> None:
     # The vector of the reference libraries: github.com/standard-webhooks/standard-webhooks.
     headers = sign(
-        SECRET, "msg_p5jXN8AQM9LWM0D4loKWxJek", datetime.fromtimestamp(1614265330, UTC), b'{"test": 2432232314}'
+        [SECRET], "msg_p5jXN8AQM9LWM0D4loKWxJek", datetime.fromtimestamp(1614265330, UTC), b'{"test": 2432232314}'
     )
     assert headers == {
         "webhook-id": "msg_p5jXN8AQM9LWM0D4loKWxJek",
@@ -118,9 +118,19 @@ def test_the_signature_is_that_of_the_specification() -> None:
     }
 
 
+def test_while_a_secret_is_replaced_a_receiver_verifies_with_either_of_the_two() -> None:
+    other = "whsec_b3RoZXIgc2VjcmV0IG9mIGVub3VnaCBieXRlcw=="
+    headers = sign([SECRET, other], "msg_j1", datetime.now(UTC), b"{}")
+    assert len(headers["webhook-signature"].split()) == 2
+    for secret in (SECRET, other):
+        assert Webhook(secret).verify(b"{}", headers) == {}
+    with pytest.raises(WebhookVerificationError):
+        Webhook("whsec_bmVpdGhlciBvZiB0aGVzZSB0d28=").verify(b"{}", headers)
+
+
 def test_a_time_without_a_zone_is_refused() -> None:
     with pytest.raises(ValueError, match="without a zone"):
-        sign(SECRET, "msg_j1", datetime(2026, 1, 1), b"{}")  # noqa: DTZ001 - what is refused
+        sign([SECRET], "msg_j1", datetime(2026, 1, 1), b"{}")  # noqa: DTZ001 - what is refused
 
 
 def test_a_body_holds_json_that_any_receiver_reads() -> None:

@@ -33,6 +33,7 @@ FINISHED = {**RUNNING, "finished_at": "2026-11-23T17:29:22.500000Z"}
 DELIVERY = {
     "attempt": 1,
     "at": "2026-11-23T17:29:23.000001Z",
+    "paused": False,
     "status": None,
     "error": "No answer.",
     "next_attempt_at": "2026-11-23T17:29:28Z",

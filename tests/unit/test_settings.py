@@ -39,13 +39,13 @@ def test_everything_has_a_default() -> None:
 
 
 def test_variables_and_dotenv_are_read_and_variables_win(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
-    lines = ["REDIS_URL=redis://from-file:6379/1", "LOOKALIKE_LOG_LEVEL=ERROR", "LOOKALIKE_JOB_TTL_SECONDS=100"]
+    lines = ["REDIS_URL=redis://from-file:6379/1", "LOOKALIKE_LOG_LEVEL=ERROR", "LOOKALIKE_JOB_TTL_SECONDS=2000"]
     (tmp_path / ".env").write_text("\n".join(lines))
     monkeypatch.setenv("LOOKALIKE_LOG_LEVEL", "DEBUG")
     monkeypatch.setenv("DATABASE_URL", "postgresql://db/lookalike")
     settings = load_settings()
     assert (settings.redis_url, settings.database_url) == ("redis://from-file:6379/1", "postgresql://db/lookalike")
-    assert (settings.log_level, settings.job_ttl_seconds) == ("DEBUG", 100)
+    assert (settings.log_level, settings.job_ttl_seconds) == ("DEBUG", 2000)
 
 
 def test_an_empty_variable_counts_as_unset(monkeypatch: pytest.MonkeyPatch) -> None:
@@ -156,6 +156,51 @@ def test_what_no_browser_sends_as_an_origin_is_refused(monkeypatch: pytest.Monke
         load_settings()
 
 
+@pytest.mark.parametrize(
+    "values",
+    [
+        {"FETCH_TIMEOUT_SECONDS": "100", "SEARCH_DEADLINE_SECONDS": "100"},
+        {"JOB_LEASE_SECONDS": "121", "SEARCH_DEADLINE_SECONDS": "120"},
+        {"SEARCH_DEADLINE_SECONDS": "7200", "JOB_TTL_SECONDS": "3600"},
+        {
+            "WEBHOOK_MAX_ATTEMPTS": "20",
+            "WEBHOOK_BACKOFF_SECONDS": "3600",
+            "WEBHOOK_TIMEOUT_SECONDS": "10",
+            "JOB_TTL_SECONDS": "68599",
+        },
+    ],
+)
+def test_settings_that_contradict_each_other_are_refused_with_all_names_and_values(
+    monkeypatch: pytest.MonkeyPatch, values: dict[str, str]
+) -> None:
+    for name, value in values.items():
+        monkeypatch.setenv(f"LOOKALIKE_{name}", value)
+    with pytest.raises(InvalidSettings) as refusal:
+        load_settings()
+    first, *lines = str(refusal.value).splitlines()
+    assert first == "These settings contradict each other:"
+    assert len(lines) == 1
+    for name, value in values.items():
+        assert f"LOOKALIKE_{name} = {value}" in lines[0]
+
+
+def test_settings_that_just_hold_together_are_taken(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("LOOKALIKE_JOB_LEASE_SECONDS", "119")
+    monkeypatch.setenv("LOOKALIKE_FETCH_TIMEOUT_SECONDS", "119.9")
+    monkeypatch.setenv("LOOKALIKE_WEBHOOK_MAX_ATTEMPTS", "20")
+    monkeypatch.setenv("LOOKALIKE_WEBHOOK_BACKOFF_SECONDS", "3600")
+    monkeypatch.setenv("LOOKALIKE_JOB_TTL_SECONDS", "68600")  # 19 pauses of an hour, 20 tries of 10 s
+    assert load_settings().job_ttl_seconds == 68_600
+
+
+def test_a_previous_secret_without_a_present_one_is_refused_and_never_shown(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("LOOKALIKE_WEBHOOK_SECRET_PREVIOUS", SECRET)
+    with pytest.raises(InvalidSettings) as refusal:
+        load_settings()
+    assert "LOOKALIKE_WEBHOOK_SECRET_PREVIOUS and LOOKALIKE_WEBHOOK_SECRET: the first is set" in str(refusal.value)
+    assert SECRET.removeprefix("whsec_") not in str(refusal.value)
+
+
 def test_settings_are_frozen() -> None:
     settings = load_settings()
     with pytest.raises(ValidationError):
@@ -189,4 +234,4 @@ def test_each_variable_name_sets_its_field(monkeypatch: pytest.MonkeyPatch) -> N
             unset = "https://shop.example" if "origins" in name else unset
             value = SECRET if "secret" in name else str(unset if field.default is None else field.default)
             context.setenv(variable_name(name), value)
-            assert load_settings().model_fields_set == {name}
+            assert Settings().model_fields_set == {name}

@@ -98,8 +98,9 @@ class BatchRunner:
         return state
 
     def _send_next_turn(self, job: JobRecord) -> None:
+        self.jobs.return_attempt(job.id)  # this turn has ended well, and the next one counts as begun again
         try:
-            self.tasks.send("search_batch", job.id, True)
+            self.tasks.send("search_batch", job.id)
         except BrokerError as error:
             log.warning("Batch search %s waits for recovery: %s", job.id, error)
 

@@ -1,7 +1,7 @@
 """Running an import: plan, chunks, end. Every step may run twice, on any worker, and counts once."""
 
 import logging
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from datetime import UTC, datetime
 from typing import Any
@@ -21,11 +21,15 @@ from worker.fetcher import GuardedFetcher
 from worker.imports.intake import Intake, Prepared
 from worker.imports.near_duplicates import CannotCompare, find_near_duplicates, imported_items
 from worker.imports.plan import Chunks, Totals, chunk_key, plan_import, read_chunk, record_errors, skipped_columns
+from worker.imports.rows import CatalogueRow
+from worker.imports.rows_alone import RowsAlone
 from worker.imports.sources import open_import
 from worker.progress import progress_after
 
 log = logging.getLogger(__name__)
 
+# A chunk is begun so many times as often as a single row, should it hold several that kill the worker.
+CHUNK_ATTEMPTS_FACTOR = 10
 # Of opening an encoder and an index, or searching; none of these is worth failing an import whose items are all there.
 CANNOT_COMPARE = (CannotCompare, OSError, ValueError, RuntimeError, MemoryError)
 
@@ -71,13 +75,23 @@ class ImportRunner:
         chunk = Chunks(self.catalogue).begin(job.id, number)
         if chunk is not None and not chunk.is_done:
             rows = read_chunk(self.store, job.id, number)
-            if chunk.attempts > self.settings.job_max_attempts:
-                lost = WorkerLost(f"The worker died {self.settings.job_max_attempts} times while it read these rows.")
+            if chunk.attempts > CHUNK_ATTEMPTS_FACTOR * self.settings.job_max_attempts:
+                lost = WorkerLost(
+                    f"The worker died {chunk.attempts - 1} times while it read this row and its neighbours."
+                )
                 self._write(job, number, Prepared(rejected=[(row, lost) for row in rows]))
             else:
                 with open_import(job.parameters, self.settings, self.store, self.fetcher) as opened:
                     intake = self.intake()  # another one when another release has become active
-                    prepared = intake.prepare(rows, opened.images)
+
+                    def prepare(some: Sequence[CatalogueRow]) -> Prepared:
+                        return intake.prepare(some, opened.images)
+
+                    if chunk.attempts == 1:
+                        prepared = prepare(rows)
+                    else:  # the worker died over one of them, or of something else
+                        alone = RowsAlone(self.store, job.id, number, self.settings.job_max_attempts)
+                        prepared = alone.prepare(rows, prepare)
                 self._write(job, number, prepared, intake.encoder_id)
         self.report(job)
 

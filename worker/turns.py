@@ -1,4 +1,8 @@
-"""Which tasks of a search worker may fetch images by URL: a slow host holds a thread, and others need threads too."""
+"""Tasks of a search worker of which only some may run together.
+
+Those that fetch images by URL: a slow host holds a thread, and others need threads too. And those of jobs whose worker
+died: one of them is perhaps why, and shall take no other of them along.
+"""
 
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
@@ -11,17 +15,17 @@ from shared.queues import TaskSender
 WAIT_SECONDS = 0.2
 
 
-class FetchTurns:
-    """Turns of jobs that fetch images by URL, of which so many may run together. Threads share it."""
+class Turns:
+    """Turns of jobs of which so many may run together. Threads share it."""
 
     def __init__(self, limit: int) -> None:
         self._free = BoundedSemaphore(limit)
 
     def run(self, task: str, job_id: str, work: Callable[[str], None], jobs: Jobs, tasks: TaskSender) -> None:
-        """Do the work of a task by URL; or send its message again, behind all others, if it is not the job's turn.
+        """Do the work of a task; or send its message again, behind all others, if it is not the job's turn.
 
         Args:
-            task: one of those whose name ends in `by_url`; no other needs a turn, and no record is read to tell.
+            task: its name tells that it needs a turn, and no record is read to tell.
             job_id: id of the job.
             work: does it, or finds that it has ended.
             jobs: the job records.

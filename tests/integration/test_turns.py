@@ -1,4 +1,4 @@
-"""Turns of jobs that fetch by URL, with a real Redis server and a real Celery application as the sender."""
+"""Turns of jobs that fetch by URL, or whose worker died, with a real Redis server and a real Celery sender."""
 
 import json
 import time
@@ -10,12 +10,12 @@ from redis import Redis
 
 from demo.procfile import read_procfile
 from shared.jobs import ACTIVE_KEY, Jobs
-from shared.queues import SEARCH, TaskSender, create_celery, queue_key, task_of
+from shared.queues import SEARCH, TASK_QUEUES, TaskSender, create_celery, queue_key, task_again_of, task_of
 from shared.schemas import JobKind
 from shared.settings import Settings
 from tests.stack import ROOT
-from worker.fetch_turns import FetchTurns
 from worker.services import FETCHING_TASKS, SEARCH_THREADS
+from worker.turns import Turns
 
 URL = "https://shop.example/a.jpg"
 TASK = "search_by_url"
@@ -31,7 +31,7 @@ def jobs(redis_client: Redis, settings: Settings) -> Jobs:
 @pytest.fixture
 def run(jobs: Jobs, settings: Settings) -> Iterator[Run]:
     """Does what a worker with one turn does with a message."""
-    turns = FetchTurns(limit=1)
+    turns = Turns(limit=1)
     with create_celery(settings, "test") as app:
         tasks = TaskSender(app)
         yield lambda job_id, work: turns.run(TASK, job_id, work, jobs, tasks)
@@ -83,6 +83,25 @@ def test_no_record_is_read_to_tell_whose_turn_it_is(jobs: Jobs, run: Run, redis_
 )
 def test_the_name_of_a_task_tells_whether_it_fetches(kind: JobKind, parameters: dict[str, Any], task: str) -> None:
     assert task_of(kind, parameters) == task
+
+
+@pytest.mark.parametrize(
+    ("kind", "parameters", "task"),
+    [
+        (JobKind.SEARCH, {"source": {"image_url": URL}}, "search_alone"),
+        (JobKind.SEARCH, {"source": {"sha256": "0"}}, "search_alone"),
+        (JobKind.IMPORT, {"uploads": [], "image_urls": [URL]}, "write_item_alone"),
+        (JobKind.IMPORT, {"uploads": ["uploads/a/0"], "image_urls": None}, "write_item_alone"),
+        (JobKind.IMPORT, {"mode": "upsert", "path": "a.csv"}, "plan_import"),
+        (JobKind.REINDEX, {}, "build_release"),
+        (JobKind.BATCH_SEARCH, {"all_items": True}, "search_batch"),
+    ],
+)
+def test_a_job_whose_worker_died_is_tried_alone_where_workers_do_several_at_once(
+    kind: JobKind, parameters: dict[str, Any], task: str
+) -> None:
+    assert task_again_of(kind, parameters) == task
+    assert TASK_QUEUES[task] == TASK_QUEUES[task_of(kind, parameters)]
 
 
 def test_a_job_that_fails_gives_its_turn_back(jobs: Jobs, run: Run) -> None:
