@@ -65,12 +65,12 @@ class Run:
             system, receiver, self.scale, record, chooser, lambda text: self.show(experiment.name, text)
         )
         started, doubled_before = time.monotonic(), set(receiver.doubled())
-        try:
-            experiment.run(trial)
+        for step in (lambda: experiment.run(trial), lambda: trial.ledger.settle(trial.read, SETTLE_SECONDS)):
+            try:
+                step()
+            except Exception as error:  # noqa: BLE001 - the next experiment still runs, and the page says what happened
+                record.broken.append(f"the experiment came to no end: {error!r}")
             trial.say("settling")
-            trial.ledger.settle(trial.read, SETTLE_SECONDS)
-        except Exception as error:  # noqa: BLE001 - the next experiment still runs, and the page says what happened
-            record.broken.append(f"the experiment came to no end: {error!r}")
         self._close(trial, experiment, len(set(receiver.doubled()) - doubled_before))
         record.seconds = round(time.monotonic() - started, 1)
         return record

@@ -33,10 +33,8 @@ UNHANDLED = re.compile(
     rb"A message of the task|The listener for the ends of jobs failed|The engine could not be loaded"
 )
 # A task that meets a dead Redis ends by its error, which Celery logs; recovery runs the job again. That is foreseen.
-FORESEEN = re.compile(
-    rb"redis\.exceptions|kombu\.exceptions\.OperationalError|OperationalError\(|ConnectionError\(|TimeoutError\(|"
-    rb"OutOfMemoryError\(|BusyLoadingError\("
-)
+# The same holds for a database without room.
+FORESEEN = re.compile(rb"redis\.exceptions|kombu\.exceptions|disk is full|disk I/O error|No space left")
 LINES_OF_TRACE = 120
 
 

@@ -10,8 +10,6 @@ from chaos.trial import Trial
 
 PHOTOS = 10
 SNAPSHOT_SECONDS = 90
-SNAPSHOT_FILES = ("vectors.faiss", "rows.npy", "hashes.npy", "manifest.json")
-ENCODER_FILES = ("model.bin", "model.xml", "weights.safetensors")
 
 
 def run(trial: Trial) -> None:
@@ -21,14 +19,14 @@ def run(trial: Trial) -> None:
     trial.check_import(trial.send_import("damaged", rows), "damaged", rows, 300)
     if scale.snapshot_rows:
         trial.say("waiting for an index snapshot")
-        is_there = trial.wait_for(lambda: bool(_files(cache, SNAPSHOT_FILES[:1])), SNAPSHOT_SECONDS)
+        is_there = trial.wait_for(lambda: bool(_files(cache)["index snapshot"]), SNAPSHOT_SECONDS)
         trial.require(is_there, f"no index snapshot was written within {SNAPSHOT_SECONDS} s")
     expected = _answers(trial)
+    trial.require(bool(_files(cache)["encoder"]), "no encoder file was found")
     damaged = 0
-    for what, names in (("index snapshot", SNAPSHOT_FILES), ("encoder", ENCODER_FILES)):
+    for what in ("index snapshot", "encoder", "compiled encoder"):
         for how in ("cut short", "one bit changed"):
-            files = _files(cache, names)
-            trial.require(bool(files) or what != "encoder", "no encoder file was found")
+            files = _files(cache)[what]
             if not files:
                 continue
             trial.say(f"{what} {how}: {len(files)} files")
@@ -41,8 +39,16 @@ def run(trial: Trial) -> None:
     trial.record.figures["files_damaged"] = damaged
 
 
-def _files(folder: Path, names: Sequence[str]) -> list[Path]:
-    return [path for path in sorted(folder.rglob("*")) if path.name in names and path.stat().st_size]
+def _files(cache: Path) -> dict[str, list[Path]]:
+    """Return what this machine keeps, by what it is."""
+    found: dict[str, list[Path]] = {"index snapshot": [], "encoder": [], "compiled encoder": []}
+    for path in sorted(cache.rglob("*")):
+        if not path.is_file() or not path.stat().st_size or path.name.startswith("."):
+            continue
+        inside = path.relative_to(cache).parts
+        what = "index snapshot" if inside[0] == "indexes" else "compiled encoder" if "compiled" in inside else "encoder"
+        found[what].append(path)
+    return found
 
 
 @contextmanager

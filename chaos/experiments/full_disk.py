@@ -26,7 +26,7 @@ def run(trial: Trial) -> None:
     trial.check_import(first, "before-full", rows, 300)
     trial.say("filling the disk")
     with _filled(system.data):
-        answer = system.post("/v1/imports", files={"file": ("catalogue.zip", catalogue("full", rows))})
+        answer = system.post("/v1/imports", files={"file": ("catalogue.zip", catalogue("no-room", rows))})
         is_told = answer.status_code == 503 and answer.headers.get("Retry-After", "").isdigit()
         trial.require(is_told or answer.status_code == 202, f"an import was answered {answer.status_code}")
         accepted = trial.accepted(answer) if answer.status_code == 202 else None
@@ -40,7 +40,7 @@ def run(trial: Trial) -> None:
     if accepted:
         trial.finished(accepted, 120)
     _check_images(trial)
-    trial.check_import(trial.send_import("full", scale.side_rows), "full", scale.side_rows, 300)
+    trial.check_import(trial.send_import("no-room", scale.side_rows), "no-room", scale.side_rows, 300)
     if scale.snapshot_rows:
         trial.say("waiting for an index snapshot")
         is_written = trial.wait_for(lambda: bool(_snapshots(system.data) - before), SNAPSHOT_SECONDS)
@@ -71,7 +71,7 @@ def _snapshots(data: Path) -> set[str]:
 
 def _check_images(trial: Trial) -> None:
     """The image of every item is whole."""
-    names = sorted(trial.system.items("full") | trial.system.items("small"))[:CHECKED_IMAGES]
+    names = sorted(trial.system.items("no-room") | trial.system.items("small"))[:CHECKED_IMAGES]
     for name in names:
         image = trial.system.get(f"/v1/items/{name}").json()["images"][0]
         body = trial.system.get(image["url"]).content
