@@ -1,10 +1,10 @@
 """Running experiments one after the other on one system, and settling what each of them left."""
 
-import random
 import time
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
+from random import Random
 
 from chaos import soak
 from chaos.disk import data_folder
@@ -60,7 +60,7 @@ class Run:
         if experiment.needs_disk and not has_disk:
             record.skipped = "Only root can make a small file system, and this system lets nobody."
             return record
-        chooser = random.Random(f"{self.seed}/{experiment.name}")
+        chooser = Random(f"{self.seed}/{experiment.name}")
         trial = Trial(
             system, receiver, self.scale, record, chooser, lambda text: self.show(experiment.name, text)
         )

@@ -1,10 +1,10 @@
 """What every experiment has at hand: the system, the ledger, the record, and the questions that all of them ask."""
 
-import random
 import time
 import uuid
 from collections.abc import Callable
 from dataclasses import dataclass, field
+from random import Random
 from typing import Any
 
 import requests
@@ -31,7 +31,7 @@ class Trial:
     receiver: Receiver
     scale: Scale
     record: Record
-    random: random.Random
+    random: Random
     say: Callable[[str], None]
     ledger: Ledger = field(default_factory=Ledger)
 

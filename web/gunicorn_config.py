@@ -10,7 +10,7 @@ STALLED_SECONDS = 15
 _settings = load_settings()
 
 bind = _settings.web_bind
-worker_class = "web.draining_worker.DrainingWorker"
+worker_class = "web.threaded_worker.ThreadedWorker"
 # One process: waiting costs a thread, not a processor. More capacity is more replicas of this service.
 workers = 1
 threads = _settings.web_threads

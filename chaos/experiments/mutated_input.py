@@ -4,6 +4,7 @@ import json
 import time
 from collections.abc import Callable, Sequence
 from concurrent.futures import ThreadPoolExecutor
+from functools import cache
 from typing import Any, TypeVar
 from urllib.parse import quote, urlencode
 
@@ -49,10 +50,15 @@ _headers = st.dictionaries(
 )
 
 
+@cache
+def _originals() -> list[bytes]:
+    return [photo("mutated", kind) for kind in FORMATS]
+
+
 @st.composite
 def mutated_images(draw: st.DrawFn) -> bytes:
     """Draw a file that began as an image."""
-    data = bytearray(draw(st.sampled_from([photo("mutated", kind) for kind in FORMATS])))
+    data = bytearray(draw(st.sampled_from(_originals())))
     places = st.integers(0, len(data) - 1)
     for place, value in draw(st.lists(st.tuples(places, st.integers(0, 255)), max_size=12)):
         data[place] = value

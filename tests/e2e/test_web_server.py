@@ -6,6 +6,7 @@ import signal
 import socket
 from collections.abc import Iterator
 from concurrent.futures import ThreadPoolExecutor
+from contextlib import ExitStack
 from pathlib import Path
 from typing import BinaryIO
 from urllib.parse import urlsplit
@@ -173,6 +174,18 @@ def test_requests_that_come_together_on_one_connection_are_answered_in_their_ord
         for _ in range(2):
             connection.sendall(request.encode())
             assert [read_status(answers) for _ in paths] == [200, 404, 404, 200]
+
+
+def test_bug_connections_that_said_nothing_held_all_threads(web: Stack) -> None:
+    host = urlsplit(web.base_url)
+    with ExitStack() as idle:
+        for _ in range(WEB_THREADS * 3):
+            idle.enter_context(socket.create_connection((host.hostname, host.port), timeout=5))
+        assert requests.get(f"{web.base_url}/healthz", timeout=3).ok
+        late = idle.enter_context(socket.create_connection((host.hostname, host.port), timeout=5))
+        assert requests.get(f"{web.base_url}/healthz", timeout=3).ok
+        late.sendall(b"GET /healthz HTTP/1.0\r\n\r\n")
+        assert b"200" in late.recv(100), "one that speaks after all is served"
 
 
 def test_bug_who_connected_while_web_was_stopping_was_cut_off_in_the_end(tmp_path: Path) -> None:
