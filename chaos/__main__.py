@@ -30,7 +30,9 @@ def parse(names: list[str]) -> argparse.Namespace:
     parser.add_argument("--no-faults", action="store_true", help="the soak alone")
     parser.add_argument("--seed", type=int, default=SEED, help="of every random choice")
     parser.add_argument("--scratch", type=Path, default=ROOT / "var" / "chaos", metavar="DIR", help="for logs and data")
-    parser.add_argument("--out", type=Path, metavar="DIR", help="for the page; unset: docs/results, of --quick the scratch")
+    parser.add_argument(
+        "--out", type=Path, metavar="DIR", help="for the page; unset: docs/results, of --quick the scratch"
+    )
     return parser.parse_args()
 
 

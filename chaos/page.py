@@ -9,14 +9,15 @@ from benchmarks.report import heading
 from chaos.record import Record
 
 HEAD = (
-    "| experiment | accepted | finished | of these failed | told gone | lost | doubled | recovery, s | unhandled | holds |\n"
+    "| experiment | accepted | finished | of these failed | told gone | lost | doubled | recovery, s "
+    "| unhandled | holds |\n"
     "|---|---|---|---|---|---|---|---|---|---|\n"
 )
 EXPLAINED = """
 Accepted: jobs that were answered with an id; finished: those that came to an end, by itself or as failed with a code.
-Lost: accepted and never ended, or a row reported done that is not in the catalogue or not found, or a webhook that never
-came. Doubled: a job with two outcomes, or a webhook under two ids. Recovery: the longest time from the end of a fault to
-the answer to the first new search. Unhandled: exceptions in the logs that no code had foreseen.
+Lost: accepted and never ended, or a row reported done that is not in the catalogue or not found, or a webhook that
+never came. Doubled: a job with two outcomes, or a webhook under two ids. Recovery: the longest time from the end of a
+fault to the answer to the first new search. Unhandled: exceptions in the logs that no code had foreseen.
 """
 TOLD = ("server_errors_from_bad_input", "refused_addresses_reached", "soak_memory_growth_percent")
 
@@ -85,9 +86,13 @@ def _minutes(record: Record) -> str:
     if not record.minutes:
         return ""
     names = list(record.minutes[0]["mib"])
-    text = "\n| minute | searches | p95, ms | Redis connections | " + " | ".join(f"{name}, MiB (files)" for name in names)
+    text = "\n| minute | searches | p95, ms | Redis connections | " + " | ".join(
+        f"{name}, MiB (files)" for name in names
+    )
     text += " |\n" + "|---" * (4 + len(names)) + "|\n"
     for number, minute in enumerate(record.minutes, 1):
         memory = " | ".join(f"{minute['mib'][name]:.0f} ({minute['files'][name]})" for name in names)
-        text += f"| {number} | {minute['searches']} | {minute['p95_ms']:.0f} | {minute['redis_connections']} | {memory} |\n"
+        text += (
+            f"| {number} | {minute['searches']} | {minute['p95_ms']:.0f} | {minute['redis_connections']} | {memory} |\n"
+        )
     return text

@@ -16,9 +16,10 @@ class Record:
         finished: of these, those that ended.
         failed: of these, those that ended as failed, by code.
         told: of these, those that the client was told are gone (`job_not_found`), where that is what was promised.
-        lost: accepted jobs that neither ended nor were told to be gone, and rows that were reported done and are not there.
+        lost: accepted jobs that neither ended nor were told to be gone, rows that were reported done and are not there,
+            and webhooks that never came.
         doubled: jobs that showed two different outcomes, and webhooks that came under two ids.
-        recovery_s: longest time from the end of a fault to the first new search that was answered; None: no fault ended.
+        recovery_s: longest time from the end of a fault to the answer to the first new search; None: no fault ended.
         unhandled: exceptions in the logs that nobody had foreseen.
         figures: what else was counted.
         broken: what did not hold, a sentence each.

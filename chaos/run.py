@@ -43,17 +43,23 @@ class Run:
         if not chosen:
             return []
         self.show(chosen[0].name, "starting all processes")
-        with data_folder(self.folder / "data") as has_disk, Receiver() as receiver:
-            with System.running(self.folder / "state", self.folder / "data", receiver) as system:
-                return [self._do(experiment, system, receiver, has_disk) for experiment in chosen]
+        with (
+            data_folder(self.folder / "data") as has_disk,
+            Receiver() as receiver,
+            System.running(self.folder / "state", self.folder / "data", receiver) as system,
+        ):
+            return [self._do(experiment, system, receiver, has_disk) for experiment in chosen]
 
     def soak(self, minutes: int) -> Record:
         """Do the soak, on a system of its own."""
         self.show("soak", "starting all processes")
         data = self.folder / "soak-data"
-        with data_folder(data) as has_disk, Receiver() as receiver:
-            with System.running(self.folder / "soak-state", data, receiver, soak.SETTINGS) as system:
-                return self._do(soak.soak(minutes), system, receiver, has_disk)
+        with (
+            data_folder(data) as has_disk,
+            Receiver() as receiver,
+            System.running(self.folder / "soak-state", data, receiver, soak.SETTINGS) as system,
+        ):
+            return self._do(soak.soak(minutes), system, receiver, has_disk)
 
     def _do(self, experiment: Experiment, system: System, receiver: Receiver, has_disk: bool) -> Record:
         record = Record(experiment.name, experiment.done, experiment.checked)
@@ -61,9 +67,7 @@ class Run:
             record.skipped = "Only root can make a small file system, and this system lets nobody."
             return record
         chooser = Random(f"{self.seed}/{experiment.name}")
-        trial = Trial(
-            system, receiver, self.scale, record, chooser, lambda text: self.show(experiment.name, text)
-        )
+        trial = Trial(system, receiver, self.scale, record, chooser, lambda text: self.show(experiment.name, text))
         started, doubled_before = time.monotonic(), set(receiver.doubled())
         for step in (lambda: experiment.run(trial), lambda: trial.ledger.settle(trial.read, SETTLE_SECONDS)):
             try:

@@ -1,4 +1,4 @@
-"""Half of the highest rate, for as long as one likes, with imports beside it: nothing may grow, and nothing may get slower."""
+"""Half of the highest rate, for as long as one likes, with imports beside it: nothing may grow or get slower."""
 
 import time
 from collections.abc import Iterator

@@ -176,7 +176,9 @@ def _named_if_full() -> Iterator[None]:
     except OSError as error:
         if error.errno not in NO_ROOM:
             raise
-        raise StoreFull(f"The store takes no more files: {error.strerror}. Make room, then send the same again.") from error
+        raise StoreFull(
+            f"The store takes no more files: {error.strerror}. Make room, then send the same again."
+        ) from error
 
 
 def _create(path: Path, changed: set[Path]) -> BinaryIO:

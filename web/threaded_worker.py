@@ -11,10 +11,10 @@ from gunicorn.workers.gthread import STOP_KEEPALIVE_LINGER, ThreadWorker
 class ThreadedWorker(ThreadWorker):
     """Gives a thread to who has said something, and shuts the door before it waits for the last to leave.
 
-    - gunicorn's own gives each new connection a thread, which waits up to 5 s for the first byte. A few hundred idle ones
-      took all threads, and everybody else waited for as long.
-    - gunicorn's own stops to accept on SIGTERM, but keeps listening until its last request has ended, which takes as long
-      as the longest wait of a client. Who connected meanwhile was neither refused nor served, and cut off in the end.
+    - gunicorn's own gives each new connection a thread, which waits up to 5 s for the first byte. A few hundred idle
+      ones take all threads, and everybody else waits for as long.
+    - gunicorn's own stops to accept on SIGTERM, but keeps listening until its last request has ended, which takes as
+      long as the longest wait of a client. Who connects meanwhile is neither refused nor served, and cut off at last.
       Refused, a client or a load balancer goes to the next web process at once.
     """
 

@@ -108,8 +108,8 @@ def _check_deliveries(trial: Trial, tries: dict[str, list[dict[str, Any]]], hook
 
 EXPERIMENT = Experiment(
     "callbacks",
-    "Webhooks to receivers that answer late, with 500, with a redirect to 127.0.0.1, or whose name leads to 127.0.0.1 the "
-    "second time; image URLs and redirects of the same kinds; private addresses in every spelling.",
+    "Webhooks to receivers that answer late, with 500, with a redirect to 127.0.0.1, or whose name leads to 127.0.0.1 "
+    "the second time; image URLs and redirects of the same kinds; private addresses in every spelling.",
     "Tries go on by their plan and under one id; no private address is ever connected to.",
     run,
 )

@@ -81,8 +81,8 @@ def _answers(trial: Trial) -> list[Any]:
 
 EXPERIMENT = Experiment(
     "damaged-files",
-    "Files of the index snapshot (not in the quick form) and of the encoder, on the search worker's disk, are cut short or "
-    "have one bit changed; the worker starts again.",
+    "Files of the index snapshot (not in the quick form) and of the encoder, on a worker's disk, are cut short "
+    "or have one bit changed; the worker starts again.",
     "None of them is used: it starts with whole ones, and answers as before.",
     run,
 )

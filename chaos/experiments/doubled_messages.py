@@ -52,7 +52,7 @@ def run(trial: Trial) -> None:
 
 def _send_deliveries(trial: Trial, client: Redis, jobs: list[str]) -> None:
     """Send the messages of webhooks again and again, built as web builds messages."""
-    celery = create_celery(Settings(_env_file=None, REDIS_URL=trial.system.group.redis_url), "chaos")  # type: ignore[call-arg]
+    celery = create_celery(Settings(_env_file=None, REDIS_URL=trial.system.group.redis_url), "chaos")
     messages = TaskMessages(celery)
     for _ in range(EXTRA_DELIVERIES):
         for job_id in jobs:

@@ -50,7 +50,8 @@ def run(trial: Trial) -> None:
 
 EXPERIMENT = Experiment(
     "killed-processes",
-    "kill -9 of web, search, bulk, callbacks and beat, in random order, during searches and an import; each starts again.",
-    "Every search and the import succeed; rows reported done are there and are found; each webhook comes, under one id.",
+    "kill -9 of web, search, bulk, callbacks and beat, in random order, during searches and an import; "
+    "each starts again.",
+    "Every search and the import end; rows reported done are there and are found; each webhook comes, under one id.",
     run,
 )

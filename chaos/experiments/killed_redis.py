@@ -80,7 +80,8 @@ KEPT = Experiment(
 EMPTIED = Experiment(
     "killed-redis-emptied",
     "kill -9 of Redis without an append-only file, during searches and an import; it starts again, empty.",
-    "Clients that wait are told that their job is gone, none waits in vain; imported rows stay; the file can be sent again.",
+    "Clients that wait are told that their job is gone, none waits in vain; imported rows stay; the file can be "
+    "sent again.",
     run_emptied,
     loses_jobs=True,
 )

@@ -30,12 +30,39 @@ MEMORY_GROWTH_MIB = 64
 
 _texts = st.one_of(
     st.text(max_size=40),
-    st.sampled_from(["", "..", "../../etc/passwd", "%00", "\x00", "0", "-1", "1e999", "NaN", "a" * 300, "💥", "' OR 1=1 --"]),
+    st.sampled_from(
+        ["", "..", "../../etc/passwd", "%00", "\x00", "0", "-1", "1e999", "NaN", "a" * 300, "💥", "' OR 1=1 --"]
+    ),
 )
 _words = st.sampled_from(
-    ["k", "filter", "image_url", "item_id", "crop", "min_score", "group_by", "callback_url", "title", "attributes", "mode",
-     "image_urls", "item_ids", "all_items", "and", "or", "not", "eq", "in", "x", "y", "width", "height", "path", "per_group"]
-)  # fmt: skip
+    [
+        "k",
+        "filter",
+        "image_url",
+        "item_id",
+        "crop",
+        "min_score",
+        "group_by",
+        "per_group",
+        "callback_url",
+        "title",
+        "attributes",
+        "mode",
+        "path",
+        "image_urls",
+        "item_ids",
+        "all_items",
+        "and",
+        "or",
+        "not",
+        "eq",
+        "in",
+        "x",
+        "y",
+        "width",
+        "height",
+    ]
+)
 _numbers = st.one_of(st.integers(), st.floats(), st.sampled_from([2**31, 2**63, 2**64, -(2**63) - 1, 10**400]))
 _json = st.recursive(
     st.none() | st.booleans() | _numbers | _texts,
@@ -45,7 +72,9 @@ _json = st.recursive(
 _headers = st.dictionaries(
     st.sampled_from(["Content-Type", "Idempotency-Key", "Prefer", "Accept", "Range", "If-None-Match", "Cache-Control"]),
     st.text(st.characters(min_codepoint=33, max_codepoint=126), max_size=60)
-    | st.sampled_from(["application/json", "application/x-ndjson", "multipart/form-data; boundary=b", "wait=1", "bytes=9-1"]),
+    | st.sampled_from(
+        ["application/json", "application/x-ndjson", "multipart/form-data; boundary=b", "wait=1", "bytes=9-1"]
+    ),
     max_size=3,
 )
 

@@ -43,7 +43,8 @@ def run(trial: Trial) -> None:
 
 EXPERIMENT = Experiment(
     "rolling-restart",
-    "Two web and two search processes, each stopped by SIGTERM and started anew, one after the other, under load; then bulk.",
+    "Two web and two search processes, each stopped by SIGTERM and started anew, one after the other, under "
+    "load; then bulk.",
     "No search fails, no connection that was made is dropped; the import succeeds.",
     run,
 )

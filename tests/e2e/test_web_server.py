@@ -189,7 +189,10 @@ def test_bug_connections_that_said_nothing_held_all_threads(web: Stack) -> None:
 
 
 def test_bug_who_connected_while_web_was_stopping_was_cut_off_in_the_end(tmp_path: Path) -> None:
-    environment = {"DATABASE_URL": f"sqlite:///{tmp_path}/lookalike.sqlite3", "LOOKALIKE_STORE_URL": str(tmp_path / "store")}
+    environment = {
+        "DATABASE_URL": f"sqlite:///{tmp_path}/lookalike.sqlite3",
+        "LOOKALIKE_STORE_URL": str(tmp_path / "store"),
+    }
     with ProcessGroup(ROOT, tmp_path / "state", environment=environment, processes=["web"]) as group:
         stopping, host = Stack(group), urlsplit(group.base_url)
         job_id = stopping.post("/v1/searches", files={"image": picture("a")}).json()["id"]

@@ -72,7 +72,8 @@ def test_the_logs_are_searched_for_what_nobody_foresaw(tmp_path: Path) -> None:
     log = tmp_path / "logs" / "search.log"
     log.parent.mkdir()
     trace = "Traceback (most recent call last):\n  File x\n"
-    foreseen = f"2026-11-26 18:00:00,1 ERROR celery Task search[1] raised unexpected: X\n{trace}redis.exceptions.ConnectionError: gone\n"
+    foreseen = f"2026-11-26 18:00:00,1 ERROR celery Task search[1] raised unexpected: X\n{trace}"
+    foreseen += "redis.exceptions.ConnectionError: gone\n"
     unforeseen = f"2026-11-26 18:00:01,1 ERROR worker.job_tasks Job {'a' * 32} failed\n{trace}KeyError: 'k'\n"
     log.write_text(foreseen + unforeseen + foreseen + f"2026-11-26 18:00:02,1 INFO x Job {'b' * 32} is fine\n")
     system = System(ProcessGroup(ROOT, tmp_path), tmp_path, tmp_path, {})
@@ -131,7 +132,7 @@ def test_mutated_images_are_the_same_in_every_run_and_no_two_alike() -> None:
 
 
 def test_memory_and_files_of_a_group_are_counted() -> None:
-    script = "import sys; held = b'x' * (64 << 20); files = [open('/dev/null') for _ in range(50)]; print(flush=True); input()"
+    script = "held = b'x' * (64 << 20); files = [open('/dev/null') for _ in range(50)]; print(flush=True); input()"
     with subprocess.Popen(
         [sys.executable, "-c", script], stdin=subprocess.PIPE, stdout=subprocess.PIPE, start_new_session=True
     ) as process:
@@ -144,7 +145,9 @@ def test_memory_and_files_of_a_group_are_counted() -> None:
 
 
 def test_the_page_says_what_was_broken_lost_and_skipped(tmp_path: Path) -> None:
-    good = Record("good", "Nothing.", "All.", accepted=3, finished=3, recovery_s=1.25, figures={"refused_addresses_reached": 0})
+    good = Record(
+        "good", "Nothing.", "All.", accepted=3, finished=3, recovery_s=1.25, figures={"refused_addresses_reached": 0}
+    )
     bad = Record("bad", "Something.", "All.", accepted=2, finished=1, lost=1, recovery_s=3.0, broken=["it broke"])
     skipped = Record("no-disk", "Fill it.", "All.", skipped="No disk.")
     page = write_results([good, bad, skipped], tmp_path, {"settings": {"A": "1"}, "quick": True, "seed": 1}).read_text()
