@@ -77,7 +77,8 @@ def main() -> None:
         if arguments.soak:
             records.append(run.soak(arguments.soak))
         progress.update(bar, completed=len(records))
-    described = {"quick": arguments.quick, "seed": arguments.seed, "settings": SETTINGS}
+    told = {name: value for name, value in SETTINGS.items() if "SECRET" not in name}
+    described = {"quick": arguments.quick, "seed": arguments.seed, "settings": told}
     out = arguments.out or (folder / "results" if arguments.quick else ROOT / "docs" / "results")
     page = write_results(records, out.resolve(), described)
     for record in records:
