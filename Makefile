@@ -16,12 +16,13 @@ PIP_INSTALL := $(BIN)/python -m pip install --quiet --disable-pip-version-check
 .DEFAULT_GOAL := help
 .NOTPARALLEL:
 .DELETE_ON_ERROR:
-.PHONY: help demo train test check format lock audit bench bench-quality bench-losses bench-serving bench-index clean
+.PHONY: help demo train test check format lock audit bench bench-quality bench-losses bench-serving bench-index chaos clean
 
 help: ## Show this list
 	@echo "Lookalike, a visual search backend. make TARGET, where TARGET is one of:"
 	@awk -F ':.*## ' '/^[a-z-]+:.*## / { printf "  %-13s %s\n", $$1, $$2 }' $(MAKEFILE_LIST)
 	@echo "Variables: PYTHON=python3.12 (any from 3.11), for demo also ONCE=1, CATALOG=path/to/products.csv, PORT=8000,"
+	@echo "for chaos QUICK=1 (two minutes), ONLY=\"full-redis ...\", SOAK=30 (minutes),"
 	@echo "for bench-serving QUICK=1 (a few minutes, for trying), WEIGHTS_RESNET50=FILE, for bench-index N=1000000"
 
 demo: $(RUNTIME) ## Start everything, import a catalogue, search with a photo; runs until Ctrl-C (ONCE=1: ends then)
@@ -81,6 +82,9 @@ ifeq ($(N),10000000)
 else
 	$(BIN)/python -m benchmarks.index --datasets $(DATASETS) $(if $(N),--rows $(N)) $(if $(filter 1000000,$(N)),--recall-target 0.95 --bytes-per-vector 200)
 endif
+
+chaos: $(DEV) ## Break a running Lookalike in every way and count what is lost; writes docs/results/chaos.md (half an hour)
+	$(BIN)/python -m chaos $(if $(QUICK),--quick) $(if $(ONLY),--only $(ONLY)) $(if $(SOAK),--soak $(SOAK))
 
 clean: ## Remove caches and everything that the demo left in var/ (the environment stays: rm -r .venv)
 	rm -rf var .pytest_cache .mypy_cache .ruff_cache .import_linter_cache .hypothesis

@@ -103,6 +103,10 @@ class ProcessGroup:
         """Return the id of a process, which is also the id of its process group."""
         return self._process(name).pid
 
+    def is_running(self, name: str) -> bool:
+        """Tell whether a process was started and has not ended."""
+        return self._process(name).is_running()
+
     def log(self, name: str) -> Path:
         """Return the file that holds what a process printed."""
         return self._state_dir / "logs" / f"{name}.log"

@@ -58,6 +58,7 @@
     │   ├── QueueFull                 queue_full
     │   ├── RedisUnavailable          redis_unavailable
     │   ├── IndexUnavailable          index_unavailable
+    │   ├── StoreFull                 store_full
     │   └── DatabaseUnavailable       database_unavailable
     └── JobFailure                the job ended without an answer
         ├── ReleaseNotBuilt           release_not_built
@@ -418,6 +419,12 @@ class IndexUnavailable(Unavailable):
     """The index is out of reach."""
 
     code = "index_unavailable"
+
+
+class StoreFull(Unavailable):
+    """The store has no room."""
+
+    code = "store_full"
 
 
 class DatabaseUnavailable(Unavailable):

@@ -1,5 +1,6 @@
 """The store of images and uploaded files: an fsspec folder, local or remote, images by the hash of their bytes."""
 
+import errno
 import hashlib
 import os
 import shutil
@@ -14,7 +15,11 @@ from typing import BinaryIO, cast
 import fsspec
 from fsspec.implementations.local import LocalFileSystem
 
+from shared.errors import StoreFull
+
 UPLOAD_TIME = "%Y%m%dT%H%M%S"
+# What a disk, a quota and a limit on the size of files answer when there is no room.
+NO_ROOM = (errno.ENOSPC, errno.EDQUOT, errno.EFBIG)
 
 
 class Store:
@@ -36,15 +41,19 @@ class Store:
         """Keep images and return their SHA-256; a known one is not written again.
 
         Several together cost half as much as one by one.
+
+        Raises:
+            StoreFull: if there is no room; nothing is left of what was not written whole.
         """
         hashes = [hashlib.sha256(data).hexdigest() for data in images]
         by_key = {self.image_key(sha256): data for sha256, data in zip(hashes, images, strict=True)}
         new = {self._path(key): data for key, data in by_key.items() if not self.exists(key)}
-        if self._is_local:
-            self._write_local(new)
-        else:
-            for path, data in new.items():
-                self._fs.pipe_file(path, data)
+        with _named_if_full():
+            if self._is_local:
+                self._write_local(new)
+            else:
+                for path, data in new.items():
+                    self._fs.pipe_file(path, data)
         return hashes
 
     def image(self, sha256: str) -> bytes:
@@ -71,9 +80,13 @@ class Store:
 
     @contextmanager
     def writing(self, key: str) -> Iterator[BinaryIO]:
-        """Write a file; it appears under its key when the block ends well, and not at all when it raises."""
+        """Write a file; it appears under its key when the block ends well, and not at all when it raises.
+
+        Raises:
+            StoreFull: if there is no room.
+        """
         path = self._path(key)
-        with self._writing_local(path) if self._is_local else self._writing_remote(path) as file:
+        with _named_if_full(), self._writing_local(path) if self._is_local else self._writing_remote(path) as file:
             yield file
 
     @contextmanager
@@ -153,6 +166,19 @@ class Store:
         """Remove a file, or all files below a prefix, if there are any."""
         if self._fs.exists(self._path(prefix)):
             self._fs.rm(self._path(prefix), recursive=True)
+
+
+@contextmanager
+def _named_if_full() -> Iterator[None]:
+    """Name the one failure of a disk that people can mend by themselves."""
+    try:
+        yield
+    except OSError as error:
+        if error.errno not in NO_ROOM:
+            raise
+        raise StoreFull(
+            f"The store takes no more files: {error.strerror}. Make room, then send the same again."
+        ) from error
 
 
 def _create(path: Path, changed: set[Path]) -> BinaryIO:

@@ -16,7 +16,7 @@ configure_logging(_settings)  # here, since gunicorn logs before there is an app
 logging.captureWarnings(True)
 
 bind = _settings.web_bind
-worker_class = "gthread"
+worker_class = "web.threaded_worker.ThreadedWorker"
 # One process: waiting costs a thread, not a processor. More capacity is more replicas of this service.
 workers = 1
 threads = _settings.web_threads

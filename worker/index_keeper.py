@@ -22,11 +22,11 @@ log = logging.getLogger(__name__)
 
 # A snapshot is due when so many rows, and such a share of all, were added to the last one or removed from it.
 DUE_ROWS, DUE_SHARE = 1000, 0.1
-# While changes go on it waits for a pause, or for this share and so many numbers, which searches compare with in 1.5 ms:
-# else an import would write each tenth anew, and share the CPU with what it has written itself.
+# While changes go on it waits for a pause, or for this share of all if that is DUE_NUMBERS, too: else an import would
+# write each tenth anew, and share the CPU with the building of what is soon too old.
 PAUSE_SECONDS, DUE_SHARE_AT_ONCE = 5.0, 0.5
 BETWEEN_SECONDS = 30.0
-# An approximate base is due sooner than by its share when it is large.
+# So many are compared with each search in 1.5 ms. A large approximate base is due then, whatever its share.
 DUE_NUMBERS = 10_000_000
 # It takes minutes to build: the next one waits for so many times that.
 REST_FACTOR = 10

@@ -120,8 +120,8 @@ def page(first: Mapping[str, Any], second: Mapping[str, Any], rows: int) -> str:
         lines.append(f"| {words} | {cells} |")
     lines += [
         "",
-        "Where the line may be wrong: the number of lists doubles with four times the rows, so a search visits more lists "
-        "of more rows each, but not in proportion; and stored vectors that re-ranking reads must come from the disk "
+        "Where the line may be wrong: the number of lists doubles with four times the rows, so a search visits more "
+        "lists of more rows each, but not in proportion; and stored vectors that re-ranking reads must come from the disk "
         f"where memory does not hold all of them ({4 * rows * DIM / 2e9:.0f} GB here).",
         "",
     ]
@@ -140,13 +140,13 @@ def main() -> None:
         parser.error("--rows takes two numbers, the smaller one first")
     console = Console(width=160)
     embeddings = read_embeddings(arguments.datasets, arguments.state, console)
-    built = []
-    for rows in arguments.rows:
-        recipe = IndexRecipe(TARGET, BYTES_PER_VECTOR * rows)
-        built.append(build(embeddings, rows, recipe, arguments.state, console))
-    write(NAME, page(*built, arguments.wanted))
-    expected = continued(*built, arguments.wanted)
-    told = {"built": built, "continued": {"rows": arguments.wanted, **expected}}
+    first, second = (
+        build(embeddings, rows, IndexRecipe(TARGET, BYTES_PER_VECTOR * rows), arguments.state, console)
+        for rows in arguments.rows
+    )
+    write(NAME, page(first, second, arguments.wanted))
+    expected = continued(first, second, arguments.wanted)
+    told = {"built": [first, second], "continued": {"rows": arguments.wanted, **expected}}
     (RESULTS / f"{NAME}.json").write_text(json.dumps(told, indent=1, sort_keys=True) + "\n", encoding="utf-8")
     for name, value in expected.items():
         console.print(f"ten_million_{name}: {value:.4g}", highlight=False)

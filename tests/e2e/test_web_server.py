@@ -2,9 +2,12 @@
 
 import http.client
 import json
+import signal
 import socket
 from collections.abc import Iterator
 from concurrent.futures import ThreadPoolExecutor
+from contextlib import ExitStack
+from pathlib import Path
 from typing import BinaryIO
 from urllib.parse import urlsplit
 
@@ -171,3 +174,43 @@ def test_requests_that_come_together_on_one_connection_are_answered_in_their_ord
         for _ in range(2):
             connection.sendall(request.encode())
             assert [read_status(answers) for _ in paths] == [200, 404, 404, 200]
+
+
+def test_bug_connections_that_said_nothing_held_all_threads(web: Stack) -> None:
+    host = urlsplit(web.base_url)
+    with ExitStack() as idle:
+        for _ in range(WEB_THREADS * 3):
+            idle.enter_context(socket.create_connection((host.hostname, host.port), timeout=5))
+        assert requests.get(f"{web.base_url}/healthz", timeout=3).ok
+        late = idle.enter_context(socket.create_connection((host.hostname, host.port), timeout=5))
+        assert requests.get(f"{web.base_url}/healthz", timeout=3).ok
+        late.sendall(b"GET /healthz HTTP/1.0\r\n\r\n")
+        assert b"200" in late.recv(100), "one that speaks after all is served"
+
+
+def test_bug_who_connected_while_web_was_stopping_was_cut_off_in_the_end(tmp_path: Path) -> None:
+    environment = {
+        "DATABASE_URL": f"sqlite:///{tmp_path}/lookalike.sqlite3",
+        "LOOKALIKE_STORE_URL": str(tmp_path / "store"),
+    }
+    with ProcessGroup(ROOT, tmp_path / "state", environment=environment, processes=["web"]) as group:
+        stopping, host = Stack(group), urlsplit(group.base_url)
+        job_id = stopping.post("/v1/searches", files={"image": picture("a")}).json()["id"]
+        waiting = http.client.HTTPConnection(host.netloc, timeout=20)
+        waiting.request("GET", f"/v1/jobs/{job_id}?wait=8")
+        group.kill("web", signal.SIGTERM)
+
+        def is_refused() -> bool:
+            try:
+                with socket.create_connection((host.hostname, host.port), timeout=5) as connection:
+                    connection.sendall(b"GET /healthz HTTP/1.0\r\n\r\n")
+                    assert b"200" in connection.recv(100), "who got in is served"
+            except ConnectionRefusedError:
+                return True
+            return False
+
+        wait_until(is_refused, 6, "the door is shut")
+        assert group.is_running("web"), "it goes on for the client that waits"
+        answer = waiting.getresponse()
+        assert (answer.status, json.loads(answer.read())["status"]) == (200, "queued")
+        waiting.close()

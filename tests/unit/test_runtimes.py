@@ -222,6 +222,32 @@ def test_a_torn_compiled_network_is_made_again(reference: TorchEncoder, tmp_path
     assert cosines(open_encoder(choice.folder, threads=1).embed(pixels(2)), expected).min() > 0.9999
 
 
+def test_bug_a_compiled_network_with_one_bit_changed_was_used(reference: TorchEncoder, tmp_path: Path) -> None:
+    choice = choose(reference, tmp_path, "openvino")
+    expected = open_encoder(choice.folder, threads=1).embed(pixels(2))
+    (blob,) = (choice.folder / "compiled").glob("*.blob")
+    damaged = bytearray(blob.read_bytes())
+    damaged[len(damaged) // 2] ^= 64
+    blob.chmod(0o600)
+    blob.write_bytes(damaged)
+    assert cosines(open_encoder(choice.folder, threads=1).embed(pixels(2)), expected).min() > 0.9999
+    assert blob.read_bytes() != damaged, "it was made again"
+
+
+def test_a_compiled_network_whose_process_died_before_it_noted_the_hash_is_made_again(
+    reference: TorchEncoder, tmp_path: Path
+) -> None:
+    choice = choose(reference, tmp_path, "openvino")
+    open_encoder(choice.folder, threads=1)
+    (blob,), (note,) = ((choice.folder / "compiled").glob(name) for name in ("*.blob", "*.sha256"))
+    note.unlink()
+    blob.chmod(0o600)
+    blob.write_bytes(b"half")
+    open_encoder(choice.folder, threads=1)
+    assert note.exists()
+    assert blob.stat().st_size > 4
+
+
 def choose(reference: TorchEncoder, into: Path, wanted: str = "auto", calibration: np.ndarray | None = None) -> Choice:
     return choose_runtime(
         reference,

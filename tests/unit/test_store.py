@@ -1,5 +1,6 @@
 import hashlib
 import io
+import resource
 import uuid
 from collections.abc import Iterator
 from concurrent.futures import ThreadPoolExecutor
@@ -8,6 +9,7 @@ from pathlib import Path
 import fsspec
 import pytest
 
+from shared.errors import StoreFull
 from shared.store import Store
 
 PHOTO = bytes(range(256)) * 100
@@ -131,3 +133,18 @@ def test_a_folder_names_what_it_holds(store: Store) -> None:
             file.write(b"{}")
     assert sorted(store.names("batches")) == ["a", "b"]
     assert sorted(store.names("batches/a")) == ["1.json", "2.json"]
+
+
+def test_a_store_without_room_is_named_and_keeps_no_half_of_a_file(tmp_path: Path) -> None:
+    store, limits = Store(str(tmp_path)), resource.getrlimit(resource.RLIMIT_FSIZE)
+    resource.setrlimit(resource.RLIMIT_FSIZE, (len(PHOTO) - 1, limits[1]))
+    try:
+        with pytest.raises(StoreFull, match="Make room"):
+            store.put_images([PHOTO])
+        with pytest.raises(StoreFull):
+            store.put_stream("uploads/a", io.BytesIO(PHOTO))
+        store.put_stream("uploads/b", io.BytesIO(PHOTO[:10]))
+    finally:
+        resource.setrlimit(resource.RLIMIT_FSIZE, limits)
+    assert files_in(str(tmp_path)) == ["uploads/b"]
+    assert store.put_images([PHOTO])

@@ -1,6 +1,7 @@
 """The runtimes openvino and openvino-int8: an exported network on the CPU, without PyTorch."""
 
 import fcntl
+import hashlib
 from pathlib import Path
 from queue import SimpleQueue
 from threading import Lock
@@ -72,4 +73,32 @@ def _compile(folder: Path, threads: int, passes: int) -> Any:
     with (compiled / ".lock").open("w") as lock:
         # OpenVINO writes its cache in place: a second process must not read half of it.
         fcntl.flock(lock, fcntl.LOCK_EX)
-        return ov.Core().compile_model(folder / MODEL, "CPU", options)
+        _remove_damaged(compiled)
+        network = ov.Core().compile_model(folder / MODEL, "CPU", options)
+        _note_hashes(compiled)
+        return network
+
+
+def _remove_damaged(compiled: Path) -> None:
+    """Remove what is not as it was compiled: OpenVINO notices a file that ends early, but no other bit."""
+    for blob in compiled.glob("*.blob"):
+        note = _note_of(blob)
+        if not note.exists() or note.read_text(encoding="ascii") != _sha256(blob):
+            blob.unlink()
+            note.unlink(missing_ok=True)
+
+
+def _note_hashes(compiled: Path) -> None:
+    """Note the hash of what was compiled just now; what has none is compiled again at the next start."""
+    for blob in compiled.glob("*.blob"):
+        if not _note_of(blob).exists():
+            _note_of(blob).write_text(_sha256(blob), encoding="ascii")
+
+
+def _note_of(blob: Path) -> Path:
+    return blob.with_suffix(".sha256")
+
+
+def _sha256(path: Path) -> str:
+    with path.open("rb") as file:
+        return hashlib.file_digest(file, "sha256").hexdigest()

@@ -3,7 +3,7 @@
     manifest.json         id, base_id, backbone, runtime, dim, transform, files (name -> SHA-256), gate
     model.xml, model.bin  runtimes openvino and openvino-int8
     weights.safetensors   runtime torch
-    compiled/             made where it is opened, for the CPU there; not part of the package
+    compiled/             made where it is opened, for the CPU there, with SHA-256; not part of the package
 
 A folder appears whole: it is written aside, synced and renamed.
 """
