@@ -104,8 +104,8 @@ def page(first: Mapping[str, Any], second: Mapping[str, Any], rows: int) -> str:
     steps = (rows - first["rows"]) / (second["rows"] - first["rows"])
     lines = [
         heading(f"{rows:,} vectors", "benchmarks.index.ten_million"),
-        f"Two indexes of {DIM} numbers a vector were built for recall@10 {TARGET} in {BYTES_PER_VECTOR} bytes a vector, "
-        "of vectors grown as on the page of a million ([more](index-1000000.md)).",
+        f"Two indexes of {DIM} numbers a vector were built for recall@10 {TARGET} in {BYTES_PER_VECTOR} bytes a "
+        "vector, of vectors grown as on the page of a million ([more](index-1000000.md)).",
         f"The last column is not measured: it is `first + {steps:g} x (second - first)`, the line through the two.",
         "",
         f"| | {first['rows']:,} | {second['rows']:,} | {rows:,}, continued |",
@@ -121,8 +121,8 @@ def page(first: Mapping[str, Any], second: Mapping[str, Any], rows: int) -> str:
     lines += [
         "",
         "Where the line may be wrong: the number of lists doubles with four times the rows, so a search visits more "
-        "lists of more rows each, but not in proportion; and stored vectors that re-ranking reads must come from the disk "
-        f"where memory does not hold all of them ({4 * rows * DIM / 2e9:.0f} GB here).",
+        "lists of more rows each, but not in proportion; and stored vectors that re-ranking reads must come from the "
+        f"disk where memory does not hold all of them ({4 * rows * DIM / 2e9:.0f} GB here).",
         "",
     ]
     return "\n".join(lines)
