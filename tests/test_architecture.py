@@ -31,6 +31,7 @@ LONGER = {
     "shared/errors.py": "one tree, drawn in its docstring, and 50 classes of three lines",
     "shared/jobs.py": "the key map of job records stands at the head of the only module that touches these keys",
     "shared/schemas.py": "the wire contract in one place",
+    "shared/settings.py": "one field and one sentence for each setting",
     "training/sample_drawing.py": "drawing commands, one function a garment",
 }
 VAGUE_NAMES = {"utils", "util", "helpers", "helper", "common", "base", "core", "misc", "tools", "stuff", "lib"}

@@ -30,6 +30,7 @@ from worker.callback_endpoints import CallbackEndpoints
 from worker.fetcher import GuardedFetcher
 from worker.heartbeat import Leases
 from worker.job_traces import JobTraces
+from worker.replaced_engine import is_collected
 from worker.turns import Turns
 
 if TYPE_CHECKING:
@@ -43,20 +44,6 @@ log = logging.getLogger(__name__)
 SEARCH_THREADS = 16  # as in the Procfile
 FETCHING_TASKS = SEARCH_THREADS // 2
 RETRY_SECONDS = 30  # after a release that could not be opened
-
-
-def _is_collected(replaced: "ReferenceType[Engine]") -> bool:
-    """Free an engine that another one has replaced, and tell whether it is gone: not while a search works with it.
-
-    An index and what belongs to it refer to each other, and it may be large. What is frozen is never collected, so
-    nothing is frozen again before it is gone.
-    """
-    is_gone = replaced() is None  # before the collection, which then takes what only this engine held together
-    gc.unfreeze()
-    gc.collect()
-    if is_gone:
-        gc.freeze()
-    return is_gone
 
 
 class Services:
@@ -208,7 +195,7 @@ class Services:
             replaced: ReferenceType[Engine] | None = None
             while not stopped.wait(pause):
                 pause = self.settings.refresh_interval_seconds
-                if replaced is not None and _is_collected(replaced):
+                if replaced is not None and is_collected(replaced):
                     replaced = None
                 try:
                     present = None if self._engine is None else ref(self._engine)
