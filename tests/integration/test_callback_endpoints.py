@@ -228,7 +228,7 @@ def test_a_jobs_callback_is_signed_with_the_secrets_of_the_api_key_that_made_it(
 
 
 def test_the_secret_of_a_key_stays_the_same_for_its_receivers() -> None:
-    settings = Settings(webhook_secret=SecretStr(WEBHOOK_SECRET))
+    settings = Settings(_env_file=None, webhook_secret=SecretStr(WEBHOOK_SECRET))
     assert signing_secrets(settings, "0123456789ab") == ("whsec_Hqg1Wk5c3YWtFcAZIzmPC/I1eqziGIXf0TdhKrNO97g=",)
 
 
