@@ -8,7 +8,7 @@ leases of job records bring a dead worker's jobs back in seconds (docs/decisions
 import logging
 from typing import Any
 
-from kombu.transport import TRANSPORT_ALIASES, redis, virtual
+from kombu.transport import TRANSPORT_ALIASES, _transport_cache, redis, virtual
 
 log = logging.getLogger(__name__)
 
@@ -44,3 +44,4 @@ def hold_messages_in_memory() -> None:
     """Have every Redis connection of Celery in this process use it."""
     for scheme in ("redis", "rediss"):
         TRANSPORT_ALIASES[scheme] = f"{__name__}:{Transport.__name__}"
+        _transport_cache.pop(scheme, None)  # what a connection before this one used is remembered there

@@ -11,7 +11,7 @@ import os
 import signal
 from collections.abc import Sequence
 from threading import Event, Thread
-from typing import NoReturn, cast
+from typing import NoReturn
 
 from billiard.process import active_children
 from celery.worker import state
@@ -61,7 +61,7 @@ class Watchdog:
             RedisError: if Redis can't be asked; nobody takes a message then.
         """
         looks, self._idle_looks = self._idle_looks, 0
-        waiting = {queue: cast(int, self._redis.llen(queue_key(queue))) for queue in self._queues}
+        waiting = {queue: self._redis.llen(queue_key(queue)) for queue in self._queues}
         taken, before = state.all_total_count[0], self._taken
         self._taken = taken
         if taken != before or state.reserved_requests or state.active_requests or not any(waiting.values()):

@@ -212,7 +212,7 @@ def test_keys_are_managed_over_the_api(client: Client, keys: ApiKeys, admin: dic
 
 def test_who_makes_a_key_is_told_the_secret_of_its_callbacks(guarded: Settings, admin: dict[str, str]) -> None:
     settings = guarded.model_copy(update={"webhook_secret": SecretStr(WEBHOOK_SECRET)})
-    client = create_app(settings).test_client()
+    client: Client = create_app(settings).test_client()
     made = client.post("/v1/keys", json={"name": "a", "scopes": ["search"]}, headers=admin).json
     replaced = client.post(f"/v1/keys/{made['id']}/rotate", json={}, headers=admin).json
     secrets = [key["webhook_secret"] for key in (made, replaced)]

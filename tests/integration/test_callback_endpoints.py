@@ -5,6 +5,7 @@ import time
 from collections.abc import Callable, Iterator
 from datetime import UTC, datetime, timedelta
 from pathlib import Path
+from typing import cast
 
 import pytest
 from pydantic import SecretStr
@@ -80,9 +81,13 @@ def deliver(jobs: Jobs, endpoints: CallbackEndpoints, settings: Settings) -> Del
     return deliver_
 
 
+def paused(redis: Redis) -> list[bytes]:
+    return cast("list[bytes]", redis.zrange(PAUSED_ENDPOINTS_KEY, 0, -1))
+
+
 def end_pause(redis: Redis) -> None:
     """Let all pauses be over, as time would."""
-    for endpoint in redis.zrange(PAUSED_ENDPOINTS_KEY, 0, -1):
+    for endpoint in paused(redis):
         redis.zadd(PAUSED_ENDPOINTS_KEY, {endpoint: time.time() - 1})
 
 
@@ -223,7 +228,7 @@ def test_a_jobs_callback_is_signed_with_the_secrets_of_the_api_key_that_made_it(
 
 
 def test_the_secret_of_a_key_stays_the_same_for_its_receivers() -> None:
-    settings = Settings(_env_file=None, webhook_secret=WEBHOOK_SECRET)  # type: ignore[call-arg, arg-type]
+    settings = Settings(_env_file=None, webhook_secret=SecretStr(WEBHOOK_SECRET))
     assert signing_secrets(settings, "0123456789ab") == ("whsec_Hqg1Wk5c3YWtFcAZIzmPC/I1eqziGIXf0TdhKrNO97g=",)
 
 
@@ -275,7 +280,7 @@ def test_a_pause_that_a_wrong_clock_wrote_is_not_believed(
 ) -> None:
     for _ in range(FAILURES):
         deliver(ended())
-    (endpoint,) = redis_client.zrange(PAUSED_ENDPOINTS_KEY, 0, -1)
+    (endpoint,) = paused(redis_client)
     redis_client.zadd(PAUSED_ENDPOINTS_KEY, {endpoint: time.time() + 2 * HOUR})
     assert endpoints.begin(jobs.get(ended()), 40).is_probe
 

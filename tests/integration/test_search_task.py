@@ -3,7 +3,7 @@
 from collections.abc import Iterator
 from concurrent.futures import Future, ThreadPoolExecutor
 from threading import Semaphore
-from typing import Any
+from typing import Any, cast
 
 import pytest
 import redis
@@ -100,7 +100,7 @@ def test_of_jobs_whose_worker_died_one_is_tried_at_a_time_and_no_other_is_begun(
     next_id, next_ = busy.start("blue", "search_alone")
     next_.result(SECONDS)
     assert busy.jobs.get(next_id).attempts == 0, "if the worker dies now, this one is not to blame"
-    (message,) = redis_client.lrange(queue_key(SEARCH), 0, -1)
+    (message,) = cast("list[bytes]", redis_client.lrange(queue_key(SEARCH), 0, -1))
     assert read_message(message) == ("search_alone", [next_id])
     busy.passes.release(9)
     for search in (busy.first, alone):

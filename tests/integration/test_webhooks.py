@@ -14,8 +14,9 @@ from hypothesis import given
 from hypothesis import strategies as st
 from standardwebhooks import Webhook, WebhookVerificationError
 
+from shared.contradictions import BACKOFF_MAX_SECONDS
 from worker.fetcher import GuardedFetcher
-from worker.webhooks import BACKOFF_MAX_SECONDS, Attempt, backoff_seconds, deliver, job_finished_body, sign
+from worker.webhooks import Attempt, backoff_seconds, deliver, job_finished_body, sign
 
 SECRET = "whsec_MfKQ9r8GKYqrTwjUPD8ILPZIo2LaLaSw"
 JOB = {"id": "j1", "kind": "search", "status": "succeeded", "result": {"hits": [{"title": "Träger „weiß“ 👗"}]}}
