@@ -12,6 +12,7 @@ from pydantic import SecretStr
 from redis import Redis
 from standardwebhooks import Webhook, WebhookVerificationError
 
+from shared.database import connect_database
 from shared.errors import BrokenImage
 from shared.jobs import CALLBACKS_DUE_KEY, PAUSED_ENDPOINTS_KEY, Jobs
 from shared.queues import CALLBACKS, TaskSender, create_celery, queue_key
@@ -22,7 +23,8 @@ from tests.conftest import make_settings
 from tests.receiver import Receiver
 from tests.servers import RedisProcess
 from tests.stack import WEBHOOK_SECRET
-from web.metrics import SystemCollector
+from web.readiness import ReadinessCheck
+from web.system_metrics import SystemCollector
 from worker.callback_endpoints import LONGEST_PAUSE_SECONDS, CallbackEndpoints
 from worker.callbacks import AFTER_PAUSE_SECONDS, deliver_callback, dispatch_callbacks
 from worker.fetcher import GuardedFetcher
@@ -96,7 +98,8 @@ def seconds_until(moment: object) -> float:
 
 
 def paused_metric(redis: Redis) -> float:
-    (metric,) = (m for m in SystemCollector(redis).collect() if m.name == "lookalike_callback_endpoints_paused")
+    collector = SystemCollector(redis, ReadinessCheck(redis, connect_database("sqlite://")))
+    (metric,) = (m for m in collector.collect() if m.name == "lookalike_callback_endpoints_paused")
     return metric.samples[0].value
 
 
