@@ -9,6 +9,7 @@ import io
 import struct
 import zlib
 from collections.abc import Callable
+from typing import cast
 
 from PIL import Image
 
@@ -89,7 +90,7 @@ def _orientation(name: str, data: bytes) -> int | None:
         found = Image.Image.getexif(PLUGINS[name](io.BytesIO(data))).get(ORIENTATION)
     except (*UNREADABLE, Image.DecompressionBombError, Image.DecompressionBombWarning):
         return None
-    return int(found) if isinstance(found, int) and found in _TURNED else None
+    return int(cast("int", found)) if found in _TURNED else None
 
 
 def _exif(orientation: int) -> bytes:

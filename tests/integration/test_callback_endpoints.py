@@ -5,6 +5,7 @@ import time
 from collections.abc import Callable, Iterator
 from datetime import UTC, datetime, timedelta
 from pathlib import Path
+from tempfile import TemporaryDirectory
 from typing import cast
 
 import pytest
@@ -98,8 +99,10 @@ def seconds_until(moment: object) -> float:
 
 
 def paused_metric(redis: Redis) -> float:
-    collector = SystemCollector(redis, ReadinessCheck(redis, connect_database("sqlite://")))
-    (metric,) = (m for m in collector.collect() if m.name == "lookalike_callback_endpoints_paused")
+    with TemporaryDirectory() as folder:
+        readiness = ReadinessCheck(redis, connect_database(f"sqlite:///{folder}/lookalike.sqlite3"))
+        found = list(SystemCollector(redis, readiness).collect())
+    (metric,) = (m for m in found if m.name == "lookalike_callback_endpoints_paused")
     return metric.samples[0].value
 
 
