@@ -1,6 +1,7 @@
 """Photos as cameras and phones write them: with place, time, names and previews beside the picture."""
 
 import io
+from functools import cache
 from typing import Any
 
 from PIL import Image, ImageCms, PngImagePlugin
@@ -29,6 +30,7 @@ def xmp(orientation: int | None = None) -> bytes:
     return f'<x:xmpmeta><rdf:Description exif:GPSArea="{SECRET.decode()}"{turned}/></x:xmpmeta>'.encode()
 
 
+@cache  # it holds the second in which it was made
 def profile() -> bytes:
     """Return a colour profile."""
     return ImageCms.ImageCmsProfile(ImageCms.createProfile("sRGB")).tobytes()
