@@ -10,6 +10,7 @@ from typing import Any
 from flask import Response, request
 from redis.exceptions import RedisError
 
+from shared.errors import JobNotFound, RedisUnavailable
 from shared.job_record import JobRecord
 from shared.logs import add_log_ids
 from shared.queues import TASK_QUEUES, task_of
@@ -124,6 +125,7 @@ def send_job(
     Raises:
         TooManyJobs: if this client has as many unfinished ones as it may have.
         QueueFull: if the queue has no room for anybody's.
+        RedisUnavailable: if Redis has lost the job when the wait is over.
     """
     wait = preferred_wait(services)
     task = task_of(kind, parameters)
@@ -149,6 +151,11 @@ def send_job(
         if watch is not None:
             try:
                 record = _record_at_end(services, job_id, watch, wait)
+            except JobNotFound:
+                clear()
+                raise RedisUnavailable(
+                    "Redis lost its data while this job waited, and the job with it. Send the request again."
+                ) from None
             except RedisError as error:
                 # The job is sent: a client that was told that it failed would send it again.
                 log.warning("Redis failed while a client waited for job %s: %s", job_id, error)

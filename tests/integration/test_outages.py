@@ -17,6 +17,7 @@ from redis import Redis
 from sqlalchemy import text
 
 from shared.database import connect_database
+from shared.errors import RedisUnavailable
 from shared.jobs import new_job_id
 from shared.migrations import upgrade
 from shared.schemas import JobKind
@@ -149,3 +150,22 @@ def test_who_waits_for_a_job_that_was_sent_is_told_of_it_though_redis_fails_mean
         assert (answer.status_code, json.loads(answer.data)["status"]) == (202, "queued")
         server.start()
         assert answer.headers["Location"] == f"/v1/jobs/{redis.zrange('lookalike:jobs:active', 0, 0)[0].decode()}"
+
+
+def test_bug_who_waits_for_a_job_that_redis_lost_is_told_to_send_it_again(
+    redis_server: RedisProcess, redis_client: Redis, tmp_path: Path
+) -> None:
+    """It was 404 `job_not_found`, which no client expects of a request that makes a job."""
+    services = create_services(make_settings(redis_server, tmp_path))
+
+    def send() -> Response:
+        with Flask("web").test_request_context(headers={"Prefer": "wait=2"}):
+            return send_job(services, new_job_id(), JobKind.SEARCH, {"source": {"item_id": "a"}})
+
+    with ThreadPoolExecutor(1) as pool:
+        sending = pool.submit(send)
+        wait_until(lambda: redis_client.zcard("lookalike:jobs:active") == 1, 20, "the job is sent")
+        redis_client.flushall()
+        with pytest.raises(RedisUnavailable, match="Send the request again"):
+            sending.result(20)
+    services.job_ends.close()
