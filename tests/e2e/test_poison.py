@@ -26,7 +26,11 @@ def poisoned(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Stack]:
     """A stack whose decoder kills its process at some photos, and that notices a dead worker fast."""
     folder = tmp_path_factory.mktemp("poisoned")
     root, environment = folder_with_app(folder / "root", "tests.poisoned_worker")
-    ours = {"LOOKALIKE_JOB_LEASE_SECONDS": "2", "LOOKALIKE_IMPORT_CHUNK_ROWS": "6"}
+    ours = {
+        "LOOKALIKE_JOB_LEASE_SECONDS": "2",
+        "LOOKALIKE_IMPORT_CHUNK_ROWS": "6",
+        "LOOKALIKE_KEEP_IMAGE_METADATA": "true",  # else the mark of a lethal photo is cut off before it is decoded
+    }
     stack = Stack.start(folder / "stack", {**environment, **ours}, root)
     yield stack
     stack.group.stop()
