@@ -148,6 +148,15 @@ def make_settings(redis_server: RedisProcess, folder: Path, **values: object) ->
     return Settings(_env_file=None, **{**fixed, "store_url": str(folder / "store"), **values})  # type: ignore[arg-type]
 
 
+def make_migrated_settings(redis_server: RedisProcess, folder: Path, **values: object) -> Settings:
+    """Return the same, with an empty catalogue behind them."""
+    settings = make_settings(redis_server, folder, **values)
+    engine = connect_database(settings.database_url)
+    upgrade(engine)
+    engine.dispose()
+    return settings
+
+
 @pytest.fixture(scope="session")
 def datasets() -> Path:
     """The folder of real images."""

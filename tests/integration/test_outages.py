@@ -19,10 +19,9 @@ from sqlalchemy import text
 from shared.database import connect_database
 from shared.errors import RedisUnavailable
 from shared.jobs import new_job_id
-from shared.migrations import upgrade
 from shared.schemas import JobKind
 from shared.settings import Settings
-from tests.conftest import make_settings
+from tests.conftest import make_migrated_settings, make_settings
 from tests.e2e.pictures import picture
 from tests.servers import RedisProcess, free_port, running_redis
 from tests.stack import wait_until
@@ -61,11 +60,7 @@ def silent_port() -> Iterator[int]:
 @pytest.fixture
 def migrated(redis_server: RedisProcess, tmp_path: Path) -> Settings:
     """Settings of an empty catalogue."""
-    settings = make_settings(redis_server, tmp_path)
-    engine = connect_database(settings.database_url)
-    upgrade(engine)
-    engine.dispose()
-    return settings
+    return make_migrated_settings(redis_server, tmp_path)
 
 
 def assert_database_unavailable(client: FlaskClient) -> None:

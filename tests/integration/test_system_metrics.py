@@ -11,17 +11,15 @@ import pytest
 from prometheus_client.parser import text_string_to_metric_families
 from redis import Redis
 
-from shared.database import connect_database
 from shared.errors import BrokenImage, WorkerLost
 from shared.jobs import COUNTS_KEY, Jobs
-from shared.migrations import upgrade
 from shared.queues import BULK, CALLBACKS, MAINTENANCE, SEARCH, SENT_AT, TaskSender, create_celery, queue_key
 from shared.schemas import AnsweredFrom, Delivery, JobKind
 from shared.settings import Settings
 from shared.step_times import StepTimes, write_step_times
 from shared.task_message import TaskMessages
 from shared.worker_presence import WorkerState, announce_worker, withdraw_worker
-from tests.conftest import make_settings
+from tests.conftest import make_migrated_settings
 from tests.servers import RedisProcess, free_port
 from web.app import create_app
 from worker.memory import resident_bytes
@@ -33,11 +31,7 @@ MIB = 1024 * 1024
 
 @pytest.fixture
 def settings(redis_server: RedisProcess, tmp_path: Path) -> Settings:
-    settings = make_settings(redis_server, tmp_path)
-    engine = connect_database(settings.database_url)
-    upgrade(engine)
-    engine.dispose()
-    return settings
+    return make_migrated_settings(redis_server, tmp_path)
 
 
 @pytest.fixture
