@@ -16,6 +16,7 @@ from benchmarks.serving.lookalike import CACHED, FRESH, Lookalike, Running
 from benchmarks.serving.processes import stopped
 from benchmarks.serving.rivals import rival_plan, served, variants, warm
 from benchmarks.serving.scale import CLIENTS, Scale
+from benchmarks.serving.statistics import median_of
 
 WARMUP_SECONDS = 0.5
 RAW_PHOTOS = 100
@@ -62,8 +63,9 @@ class Duels:
             chosen: label of the setting that each rival is measured with.
 
         Returns:
-            For each of raw, repeats_1, repeats_32, lone and the rivals: ours and theirs, one number a window, and
-            `ratio`, the median of ours / theirs. Of `lone` ours is the p95 of a lone client, theirs a forward pass, in
+            For each of raw, repeats_1, repeats_32, lone and the rivals: ours and theirs, one number a window,
+            `ratio`, the median of ours / theirs, and our_cpu_ms and their_cpu_ms of a search by process, medians, where
+            they are known. Of `lone` ours is the p95 of a lone client, theirs a forward pass, in
             ms both, and `difference` the median of ours - theirs.
         """
         most = max(CLIENTS)
@@ -107,12 +109,14 @@ class Duels:
         our_figure: str = "rate",
         their_figure: str = "rate",
     ) -> dict[str, Any]:
-        found: dict[str, list[float]] = {"ours": [], "theirs": []}
-        for _ in range(self._scale.pairs):
-            found["ours"].append(ours()[our_figure])
-            found["theirs"].append(theirs()[their_figure])
-        ratios = [one / other for one, other in zip(found["ours"], found["theirs"], strict=True)]
-        return {**found, "ratio": statistics.median(ratios)}
+        pairs = [(ours(), theirs()) for _ in range(self._scale.pairs)]
+        found = [[window[0][our_figure] for window in pairs], [window[1][their_figure] for window in pairs]]
+        cpu = [median_of([pair[side].get("cpu_ms", {}) for pair in pairs]) for side in (0, 1)]
+        return {
+            **dict(zip(("ours", "theirs"), found, strict=True)),
+            **dict(zip(("our_cpu_ms", "their_cpu_ms"), cpu, strict=True)),
+            "ratio": statistics.median(one / other for one, other in zip(*found, strict=True)),
+        }
 
 
 def _without(others: Collection[int], window: Callable[[], Window]) -> Callable[[], Window]:

@@ -32,7 +32,9 @@ def losses(encoders: Mapping[str, Any]) -> Iterator[str]:
     yield ""
     yield from (*_cpu_table(encoders), "")
     for backbone, measured in encoders.items():
-        yield from _profile(SHORT[backbone], measured["lookalike"])
+        short, ours = SHORT[backbone], measured["lookalike"]
+        yield from _profile(f"{short}, cold searches of {MOST} clients", ours.get("profile"))
+        yield from _profile(f"{short}, exact repeats of one client", ours.get("profile_of_repeats"))
 
 
 def _step_table(encoders: Mapping[str, Any]) -> list[str]:
@@ -66,18 +68,17 @@ def _cpu_table(encoders: Mapping[str, Any]) -> list[str]:
     return markdown_table(("", *PARTS, "load generator", "all"), rows)
 
 
-def _profile(short: str, ours: Mapping[str, Any]) -> Iterator[str]:
-    profile = ours.get("profile")
+def _profile(load: str, profile: Mapping[str, Any] | None) -> Iterator[str]:
     if profile is None:
         return
     if "unavailable" in profile:
-        yield f"No profile of {short}: {profile['unavailable']}."
+        yield f"No profile of {load}: {profile['unavailable']}."
         yield ""
         return
     held, cpu = profile["held_ms"], profile["cpu_ms"]
-    yield f"{short}, py-spy at {MOST} clients ({profile['rate']:.0f} searches a second with it): ms of CPU time of a"
-    yield "search that hold Python's interpreter, of which each process has one, by what held it; and the rest, which"
-    yield "is native code beside it (network, decoding, index, hashing, sockets) and the change of threads."
+    yield f"{load}, with py-spy looking on ({profile['rate']:.0f} a second then): ms of CPU time of a search that hold"
+    yield "Python's interpreter, of which each process has one, by what held it; and the rest, which is native code"
+    yield "beside it (network, decoding, index, hashing, sockets) and the change of threads."
     yield ""
     names = dict.fromkeys(name for categories in held.values() for name in categories)
     rows = [[name, *(f"{categories.get(name, 0.0):.2f}" for categories in held.values())] for name in names]

@@ -1,5 +1,6 @@
 """The losses in words: what each goal would take, and what there is; every number is of the run."""
 
+import statistics
 from collections.abc import Iterator, Mapping
 from typing import Any
 
@@ -34,13 +35,28 @@ def _many(measured: Mapping[str, Any]) -> Iterator[str]:
         f"{busy:.2f} of {CORES} cores busy, so CPU time decides. Search worker {_cpu(window, 'search'):.1f} ms, "
         f"decoding, network and index in it; web {_cpu(window, 'web'):.1f}, Redis {_cpu(window, 'redis'):.1f}."
     )
-    theirs = measured["rivals"].get("litserve", {}).get("clients", {}).get(MOST)
-    if theirs:
-        cost = sum(theirs["cpu_ms"].values())
-        yield (
-            f"- LitServe spends {cost:.1f} ms with the same decoder, network and index: {used - cost:+.1f} ms are the "
-            "price of a job that survives its worker, of the queue, and of a web tier that needs no model."
-        )
+    yield from _litserve(measured)
+
+
+def _litserve(measured: Mapping[str, Any]) -> Iterator[str]:
+    """Say what LitServe's rate would leave for a search worker behind a queue, from windows in turn."""
+    duel, raw = measured.get("duels", {}).get("litserve"), measured["raw"]
+    if not duel or duel["ratio"] >= 1:
+        return
+    ours, theirs = (sum(duel[side].values()) for side in ("our_cpu_ms", "their_cpu_ms"))
+    rate, their_rate = (statistics.median(duel[side]) for side in ("ours", "theirs"))
+    around = sum(used for name, used in duel["our_cpu_ms"].items() if name != "search")
+    steps = raw["loop"]["step_ms"]
+    engine = steps["decode"] + steps["search"] + CORES * 1000 / raw["forward_batch_8"]
+    left = CORES * 1000 / their_rate - around
+    verdict = f"{left - engine:.1f} ms for all that makes it a job" if left > engine else "less than the engine takes"
+    yield (
+        f"- In turn with LitServe: {rate:.0f} searches a second of {ours:.1f} ms of CPU time against {their_rate:.0f} "
+        f"of {theirs:.1f} ms, with the same decoder, network and index. LitServe is one server without a queue; "
+        f"Lookalike's web, Redis and other processes take {around:.1f} ms (HTTP, a record that survives its worker, "
+        f"the message, the end of the job). At LitServe's rate {CORES} cores would leave {left:.1f} ms to the search "
+        f"worker; decoding, index and network in batches of 8 take {engine:.1f} of it in a plain loop: {verdict}."
+    )
 
 
 def _rivals(measured: Mapping[str, Any]) -> Iterator[str]:
@@ -68,6 +84,12 @@ def _lone(measured: Mapping[str, Any]) -> Iterator[str]:
         "between them. "
         f"A forward pass alone is {measured['raw']['forward_ms']['p50']:.1f} ms."
     )
+    if paused := measured["raw"].get("paused"):
+        floor = paused["p95"] - measured["raw"]["forward_ms"]["p50"]
+        yield (
+            f"- The p95 of that loop, if it sleeps 10 ms before each search as a lone client's worker does, is "
+            f"{paused['p95']:.1f} ms: {floor:.1f} above a forward pass, without any server (p50 {paused['p50']:.1f})."
+        )
 
 
 def _repeats(measured: Mapping[str, Any]) -> Iterator[str]:
@@ -85,6 +107,11 @@ def _repeats(measured: Mapping[str, Any]) -> Iterator[str]:
                 f"times the cold rate would leave {needed:.2f} ms for all of HTTP, Flask, the photo's hash and the "
                 "job's record in one process; a cold search that becomes faster moves this goal away."
             )
+    held = ours.get("profile_of_repeats", {}).get("held_ms", {}).get("web")
+    if held:
+        total = sum(held.values())
+        told = ", ".join(f"{name} {used / total:.0%}" for name, used in held.items() if used >= 0.03 * total)
+        yield f"- What holds web's interpreter during repeats of one client, by py-spy: {told}."
 
 
 def _bulk(measured: Mapping[str, Any]) -> Iterator[str]:

@@ -28,7 +28,8 @@ CATEGORIES = (
     ("sqlalchemy", r"sqlalchemy/|sqlite3/"),
     ("json and pydantic", r"pydantic|json/"),
     ("metrics", r"prometheus_client/"),
-    ("flask, werkzeug, gunicorn", r"flask|werkzeug/|gunicorn/"),
+    ("gunicorn", r"gunicorn/"),
+    ("flask and werkzeug", r"flask|werkzeug/"),
     ("Lookalike's own Python", r"(web|worker|shared)/"),
 )
 QUEUEING = re.compile(r"kombu/|celery/")

@@ -11,7 +11,7 @@ from typing import Any
 
 from benchmarks.serving.duels import Duels
 from benchmarks.serving.load import run_load
-from benchmarks.serving.lookalike import FRESH, Lookalike, Running
+from benchmarks.serving.lookalike import CACHED, FRESH, Lookalike, Running
 from benchmarks.serving.lookalike_parts import (
     bulk,
     cache_hits,
@@ -139,7 +139,8 @@ class EncoderRun:
             ours["busy_peak_mib"] = peak_mib(group.pid("search"))
             if self._wanted.profiles:
                 self._say("Lookalike, profile")
-                ours["profile"] = self._profile(running)
+                ours["profile"] = self._profile(running, max(CLIENTS), FRESH)
+                ours["profile_of_repeats"] = self._profile(running, 1, CACHED)
             self._say("Lookalike, cold starts")
             ours["cold_start"] = cold_starts(running, material.photos[0], scale)
         return ours
@@ -156,13 +157,13 @@ class EncoderRun:
         plan = RawPlan(str(bundle), list(photos), names, scale.seconds, scale.repetitions)
         return _run_module("raw_engine", stdin=json.dumps(asdict(plan)))
 
-    def _profile(self, running: Running) -> dict[str, Any]:
+    def _profile(self, running: Running, clients: int, headers: dict[str, str]) -> dict[str, Any]:
         pids = {name: running.group.pid(name) for name in ("web", "search")}
         seconds = PROFILE_SECONDS if self._wanted.scale.repetitions > 1 else PROFILE_SECONDS / 3
         profiler = Profiler(pids, seconds, self._scratch / "profile")
         try:
             profiler.start()
-            plan = running.plan(self._photos, max(CLIENTS), FRESH)
+            plan = running.plan(self._photos, clients, headers)
             (window,) = run_load(replace(plan, seconds=seconds + 3, repetitions=1))["windows"]
             searches = window["rate"] * seconds
             held = profiler.categories()

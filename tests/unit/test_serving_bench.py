@@ -5,6 +5,7 @@ import sys
 import time
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pytest
@@ -13,6 +14,7 @@ from benchmarks.serving.__main__ import empty
 from benchmarks.serving.figures import GOALS, Goal, all_figures
 from benchmarks.serving.http import Connection
 from benchmarks.serving.load import BOUNDARY, LoadPlan, build_request
+from benchmarks.serving.page_words import losses_in_words
 from benchmarks.serving.processes import cpu_seconds, stopped
 from benchmarks.serving.profile import RATE, category, held_seconds
 from benchmarks.serving.statistics import latencies, median_of, name_value_lines
@@ -193,3 +195,40 @@ def test_a_folder_that_no_run_made_is_never_emptied(tmp_path: Path) -> None:
     (made / "left.txt").touch()
     empty(made)
     assert not (made / "left.txt").exists()
+
+
+def test_the_words_say_what_litserves_rate_would_leave_to_the_search_worker() -> None:
+    window = {"rate": 90.0, "mean": 25.0, "p95": 30.0, "cpu_ms": {"web": 4.0, "search": 16.0}, "step_ms": {}}
+    steps = {"decode": 2.0, "embed": 9.0, "search": 1.0}
+    run: dict[str, Any] = {
+        "raw": {
+            "loop": {"rate": 80.0, "step_ms": steps},
+            "paused": {"p50": 14.0, "p95": 19.0},
+            "forward_ms": {"p50": 5.0},
+            "forward_batch_8": 250.0,
+        },
+        "lookalike": {
+            "cold": {"clients": {"1": window, "32": window}},
+            "repeats": {"1": {**window, "rate": 390.0}, "32": {**window, "rate": 390.0}},
+            "profile_of_repeats": {"held_ms": {"web": {"gunicorn": 0.6, "redis client": 0.39, "other": 0.01}}},
+        },
+        "rivals": {},
+        "duels": {
+            "litserve": {
+                "ours": [90.0],
+                "theirs": [125.0],
+                "ratio": 0.72,
+                "our_cpu_ms": {"web": 3.0, "redis": 1.0, "search": 17.0},
+                "their_cpu_ms": {"litserve": 15.0},
+            }
+        },
+    }
+    told = "\n".join(losses_in_words({"resnet50": run}))
+    # 2 cores at 125 a second are 16 ms, 4 of them around the worker; 2 + 1 + 8 are the engine's.
+    assert "90 searches a second of 21.0 ms of CPU time against 125 of 15.0 ms" in told
+    assert "would leave 12.0 ms to the search worker" in told
+    assert "take 11.0 of it in a plain loop: 1.0 ms for all that makes it a job" in told
+    assert "19.0 ms: 14.0 above a forward pass" in told
+    assert "gunicorn 60%, redis client 39%." in told
+    run["duels"]["litserve"]["ratio"] = 1.1
+    assert "In turn with LitServe" not in "\n".join(losses_in_words({"resnet50": run}))
