@@ -18,8 +18,8 @@ from tests.faiss_kinds import DIM, FACTORIES, fill, train
 from worker.hit_cache import Hit
 from worker.index.flat_index import FlatIndex
 from worker.index.recipe import EXACT
-from worker.index.vector_index import Vectors, check_search
-from worker.item_index import ItemIndex
+from worker.index.vector_index import Rows, Vectors, check_search
+from worker.item_index import ItemIndex, Other
 from worker.live_index import LiveIndex
 from worker.milvus.connection import MilvusConnection
 from worker.milvus.milvus_index import MilvusIndex
@@ -42,6 +42,8 @@ class BruteForceItems:
         )
         with self._catalogue.engine.connect() as connection:
             return [(row.id, row.item_id, np.frombuffer(row.vector, "<f4")) for row in connection.execute(statement)]
+
+    dim, is_exact = DIM, True
 
     def __len__(self) -> int:
         return len(self._rows())
@@ -70,6 +72,29 @@ class BruteForceItems:
 
     def hits(self, rows: Sequence[int]) -> dict[int, Hit]:
         return self._catalogue.hit_rows(rows)
+
+    def less(self, allowed: set[int] | None, condition: Mapping[str, Any]) -> set[int]:
+        every = {row for row, _, _ in self._rows()} if allowed is None else allowed
+        return every - (self.allowed(condition) or set())
+
+    def items_of(self, rows: Sequence[int]) -> list[str | None]:
+        items = {row: item_id for row, item_id, _ in self._rows()}
+        return [items.get(row) for row in rows]
+
+    def vectors(self, rows: Sequence[int]) -> tuple[Rows, Vectors]:
+        known = {row: vector for row, _, vector in self._rows() if row in set(rows)}
+        return np.array(list(known), np.int64), np.array(list(known.values()), np.float32).reshape(-1, DIM)
+
+    def images_of(self, item_ids: Sequence[str]) -> tuple[list[str], Vectors]:
+        known = [(item_id, vector) for _, item_id, vector in self._rows() if item_id in item_ids]
+        return [item_id for item_id, _ in known], np.array([vector for _, vector in known], np.float32).reshape(-1, DIM)
+
+    def nearest_others(self, owners: Sequence[str], queries: Vectors) -> list[Other | None]:
+        found: list[Other | None] = []
+        for owner, query in zip(owners, queries, strict=True):
+            others = [(float(query @ vector), item_id) for _, item_id, vector in self._rows() if item_id != owner]
+            found.append(max(others)[::-1] if others else None)
+        return found
 
 
 class OnBase(LiveIndex):

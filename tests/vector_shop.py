@@ -18,6 +18,7 @@ from shared.store import Store
 from worker.encoder import Encoder
 from worker.engine import Engine
 from worker.index.flat_index import FlatIndex
+from worker.item_index import ItemIndex
 from worker.live_index import LiveIndex
 
 DIM = 8
@@ -91,9 +92,8 @@ class VectorShop:
             change.add_embeddings(self.encoder.id, embeddings)
             change.put(changes)
 
-    def engine(self, min_cosine: float = 1.0, name: str = "flat") -> Engine:
+    def engine(self, min_cosine: float = 1.0, name: str = "flat", live_index: ItemIndex[Any] | None = None) -> Engine:
         release = Release(f"chosen.{name}", "chosen", {"similar": {"min_cosine": min_cosine}})
-        live_index = LiveIndex(self.catalogue, FlatIndex(DIM), self.encoder.id)
         return Engine(
             settings=self.settings,
             redis=self.redis,
@@ -101,7 +101,7 @@ class VectorShop:
             store=self.store,
             release=release,
             encoder=self.encoder,
-            live_index=live_index,
+            live_index=live_index or LiveIndex(self.catalogue, FlatIndex(DIM), self.encoder.id),
             fetch=lambda url, max_bytes: b"",
         )
 

@@ -5,6 +5,7 @@ from collections.abc import Callable, Sequence
 import numpy as np
 
 from worker.index.vector_index import ReadableIndex, Vectors
+from worker.item_index import Other
 
 # Products of so many queries and rows: 33 MB of cosines. At 8,024 rows of 1280 an image takes a quarter of a
 # millisecond so, a third to a fifth of what FAISS's exact search takes for as many.
@@ -12,8 +13,6 @@ QUERIES_AT_ONCE, ROWS_AT_ONCE = 2048, 4096
 NOBODY = -1
 LOWER_THAN_ALL = -2.0  # no cosine is
 
-Other = tuple[str, float]
-"""The item, and the cosine."""
 ItemsOf = Callable[[Sequence[int]], list[str | None]]
 """Tells the item of each row; None where the row is gone."""
 

@@ -4,13 +4,11 @@ from collections.abc import Mapping
 from typing import Any
 
 from shared.catalogue import Catalogue
-from shared.errors import InvalidParameter
 from shared.filters import check_field
 from shared.schemas import DUPLICATES
 from worker.groups import ByAttribute, ByLikeness, Grouping, nearest_in_groups
-from worker.index.vector_index import Rows, Vectors
+from worker.index.vector_index import Vectors
 from worker.item_index import ItemIndex
-from worker.live_index import LiveIndex
 from worker.steps import Steps
 
 
@@ -45,7 +43,7 @@ class Finder:
             again: whether to search once more where the catalogue has changed meanwhile.
 
         Raises:
-            InvalidRequest: if the filter or the group is not one that the catalogue knows, or the index can't group.
+            InvalidRequest: if the filter or the group is not one that the catalogue knows.
         """
         allowed, min_score = self._live_index.allowed(asked["filter"]), asked["min_score"]
         if asked.get("group_by") is None:
@@ -83,24 +81,16 @@ class Finder:
         return hits, None if hits else "no_similar_item"
 
     def _nearest_in_groups(
-        self, embeddings: Vectors, without: str | None, asked: Mapping[str, Any], allowed: Rows | None
+        self, embeddings: Vectors, without: str | None, asked: Mapping[str, Any], allowed: Any
     ) -> list[tuple[int, float]]:
-        index = self._live_index
-        if not isinstance(index, LiveIndex):
-            raise InvalidParameter(
-                "This server keeps its index in Milvus, and can't group hits there yet. Leave group_by out, and group "
-                "the hits of a larger k.",
-                parameter="group_by",
-            )
+        def search(depth: int, among: Any) -> list[tuple[int, float]]:
+            return self._live_index.nearest_items(embeddings, depth, among, without)
 
-        def search(depth: int, rows: Rows | None) -> list[tuple[int, float]]:
-            return index.nearest_items(embeddings, depth, rows, without)
+        return nearest_in_groups(search, self._live_index, self._grouping(asked["group_by"]), asked, allowed)
 
-        return nearest_in_groups(search, index, self._grouping(asked["group_by"], index), asked, allowed)
-
-    def _grouping(self, name: str, index: LiveIndex) -> Grouping:
+    def _grouping(self, name: str) -> Grouping[Any]:
         if name == DUPLICATES:
-            return ByLikeness(self._min_cosine, index)
+            return ByLikeness(self._min_cosine, self._live_index)
         types = self._catalogue.attribute_types()
         check_field(name, types)
-        return ByAttribute(name, types[name], index.rows_that_meet, index)
+        return ByAttribute(name, types[name], self._live_index)

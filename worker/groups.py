@@ -2,13 +2,13 @@
 
 from collections import Counter
 from collections.abc import Callable, Hashable, Iterable, Iterator, Mapping, Sequence
-from typing import Any, Protocol
+from typing import Any, Generic, Protocol
 
 import numpy as np
 
 from shared.attributes import AttributeValue, compared_text
-from worker.index.vector_index import Rows, Vectors, membership
-from worker.live_index import LiveIndex
+from worker.index.vector_index import Vectors
+from worker.item_index import Allowed, ItemIndex
 
 FIRST_DEPTH = 4  # times k: how many items are looked at first
 DEEPER = 4
@@ -20,11 +20,9 @@ EQUAL_COSINE = 0.9998
 
 Found = list[tuple[int, float]]
 """Pairs of an index row and its score, by descending score; each row of another item."""
-Search = Callable[[int, Rows | None], Found]
-"""Finds so many items among some rows, or among all."""
 
 
-class Grouping(Protocol):
+class Grouping(Protocol[Allowed]):
     """What makes items a group. For one search: it may remember what it has seen."""
 
     deepest: int | None
@@ -34,17 +32,17 @@ class Grouping(Protocol):
         """Tell the group of each row's item, as far as it is asked for; rows come by descending score."""
         ...
 
-    def without(self, full: Sequence[Hashable], rows: Rows | None) -> Rows | None:
-        """Return the rows that are not of some groups; `rows` itself where that can't be told."""
+    def without(self, full: Sequence[Hashable], allowed: Allowed | None) -> Allowed | None:
+        """Return what lets through no item of some groups; `allowed` itself where that can't be told."""
         ...
 
 
 def nearest_in_groups(
-    search: Search,
-    live_index: LiveIndex,
-    grouping: Grouping,
+    search: Callable[[int, Allowed | None], Found],
+    live_index: ItemIndex[Allowed],
+    grouping: Grouping[Allowed],
     asked: Mapping[str, Any],
-    allowed: Rows | None,
+    allowed: Allowed | None,
 ) -> Found:
     """Return the best `k` items, at most `per_group` of each group.
 
@@ -52,20 +50,20 @@ def nearest_in_groups(
     tells so.
 
     Args:
-        search: gives the best items, whatever their groups.
+        search: gives so many of the best items that are let through, whatever their groups.
         live_index: what it searches.
         grouping: made for this search.
         asked: k, per_group and min_score.
-        allowed: rows that a filter lets through; None means all.
+        allowed: what a filter lets through; None means all.
     """
     k, per_group, min_score = asked["k"], asked["per_group"], asked["min_score"]
     taken: Found = []
     seen: set[str] = set()
     sizes = Counter[Hashable]()
-    rows, depth = allowed, FIRST_DEPTH * k
+    among, depth = allowed, FIRST_DEPTH * k
     deepest = max(depth, len(live_index) if grouping.deepest is None else grouping.deepest)
     while True:
-        found = search(depth, rows)
+        found = search(depth, among)
         item_ids = live_index.items_of([row for row, _ in found])
         new = [
             (hit, item_id)
@@ -85,7 +83,7 @@ def nearest_in_groups(
         if len(found) < depth or (not new and depth == deepest):
             return _ordered(taken)
         if depth == deepest:
-            rows = grouping.without([group for group, size in sizes.items() if size == per_group], allowed)
+            among = grouping.without([group for group, size in sizes.items() if size == per_group], allowed)
         depth = min(depth * DEEPER, deepest)
 
 
@@ -94,23 +92,19 @@ def _ordered(taken: Found) -> Found:
     return sorted(taken, key=lambda hit: (-hit[1], hit[0]))
 
 
-class ByAttribute:
+class ByAttribute(Generic[Allowed]):
     """Items with the same value of an attribute; one without it is a group of its own."""
 
     deepest: int | None = MOST_READ
 
-    def __init__(
-        self, name: str, type_: str, filtered: Callable[[dict[str, Any]], Rows], live_index: LiveIndex
-    ) -> None:
+    def __init__(self, name: str, type_: str, live_index: ItemIndex[Allowed]) -> None:
         """Args:
         name: of the attribute.
         type_: "string", "number" or "boolean", as the catalogue has it.
-        filtered: gives the rows that a filter lets through.
         live_index: tells items' attributes.
         """
         self._name = name
         self._type = type_
-        self._filtered = filtered
         self._live_index = live_index
 
     def groups(self, rows: Sequence[int]) -> Iterable[Hashable]:
@@ -119,16 +113,13 @@ class ByAttribute:
         values = [told[row][0].attributes.get(self._name) if row in told else None for row in rows]
         return [("row", row) if value is None else _compared(value) for row, value in zip(rows, values, strict=True)]
 
-    def without(self, full: Sequence[Hashable], rows: Rows | None) -> Rows | None:
+    def without(self, full: Sequence[Hashable], allowed: Allowed | None) -> Allowed | None:
         """See Grouping."""
         values = [group for group in full if not isinstance(group, tuple)]
         if not values:
-            return rows
+            return allowed
         compared = [bool(value) for value in values] if self._type == "boolean" else values
-        gone = self._filtered({self._name: {"in": compared}})
-        every = self._live_index.index.rows if rows is None else rows
-        kept: Rows = every[~membership(every, gone)]
-        return kept
+        return self._live_index.less(allowed, {self._name: {"in": compared}})
 
 
 def _compared(value: AttributeValue) -> Hashable:
@@ -141,18 +132,18 @@ class ByLikeness:
 
     deepest: int | None = None
 
-    def __init__(self, min_cosine: float, live_index: LiveIndex) -> None:
+    def __init__(self, min_cosine: float, live_index: ItemIndex[Any]) -> None:
         """Args:
         min_cosine: from which an item belongs to the group of another.
         live_index: has the embeddings; an item counts by its image that was found.
         """
         self._min_cosine = min(min_cosine, EQUAL_COSINE)
         self._live_index = live_index
-        self._leaders: Vectors = np.empty((0, live_index.index.dim), np.float32)
+        self._leaders: Vectors = np.empty((0, live_index.dim), np.float32)
 
     def groups(self, rows: Sequence[int]) -> Iterator[Hashable]:
         """See Grouping; a group is named by the number of its first item among all such."""
-        present, unordered = self._live_index.index.vectors(np.array(rows, dtype=np.int64))
+        present, unordered = self._live_index.vectors(rows)
         vectors = dict(zip(present.tolist(), unordered, strict=True))
         for row in rows:
             if row not in vectors:  # it was removed meanwhile
@@ -167,6 +158,6 @@ class ByLikeness:
                 self._leaders = np.concatenate([self._leaders, vector[None]])
                 yield len(self._leaders) - 1
 
-    def without(self, full: Sequence[Hashable], rows: Rows | None) -> Rows | None:
+    def without(self, full: Sequence[Hashable], allowed: Any) -> Any:
         """See Grouping."""
-        return rows
+        return allowed

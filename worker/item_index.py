@@ -4,11 +4,13 @@ from collections.abc import Callable, Mapping, Sequence
 from typing import Any, Protocol, TypeVar
 
 from worker.hit_cache import Hit
-from worker.index.vector_index import Vectors
+from worker.index.vector_index import Rows, Vectors
 
 Allowed = TypeVar("Allowed")
 Candidate = tuple[int, float, str | None]
 """A row, its score, and its item; None where the row is gone meanwhile."""
+Other = tuple[str, float]
+"""An item, and the cosine."""
 
 
 class ItemIndex(Protocol[Allowed]):
@@ -16,6 +18,16 @@ class ItemIndex(Protocol[Allowed]):
 
     `Allowed` is what a filter becomes: the rows that it lets through, or an expression that says the same.
     """
+
+    @property
+    def dim(self) -> int:
+        """Length of an embedding."""
+        ...
+
+    @property
+    def is_exact(self) -> bool:
+        """Whether a search compares with all rows."""
+        ...
 
     def __len__(self) -> int:
         """Return the number of rows."""
@@ -40,6 +52,10 @@ class ItemIndex(Protocol[Allowed]):
         """
         ...
 
+    def less(self, allowed: Allowed | None, condition: Mapping[str, Any]) -> Allowed:
+        """Return what lets through what `allowed` does, but for items that meet a filter; None lets all through."""
+        ...
+
     def nearest_items(
         self, queries: Vectors, k: int, allowed: Allowed | None = None, without: str | None = None
     ) -> list[tuple[int, float]]:
@@ -60,6 +76,33 @@ class ItemIndex(Protocol[Allowed]):
         """Return what a result tells of each index row, with the link of its image; gone rows are left out.
 
         It tells what was committed before the last refresh, or later. Not to be modified.
+        """
+        ...
+
+    def items_of(self, rows: Sequence[int]) -> list[str | None]:
+        """Return the item of each row; None where the row is gone."""
+        ...
+
+    def vectors(self, rows: Sequence[int]) -> tuple[Rows, Vectors]:
+        """Return those of some rows that are there, int64 (m,), and their embeddings, float32 (m, dim).
+
+        Kept in half precision, they may be of another norm than 1.
+        """
+        ...
+
+    def images_of(self, item_ids: Sequence[str]) -> tuple[list[str], Vectors]:
+        """Return the embeddings of all images of some items, float32 (n, dim), and n ids: whose they are."""
+        ...
+
+    def nearest_others(self, owners: Sequence[str], queries: Vectors) -> list[Other | None]:
+        """Find for each image of an item the most similar one of another item; many cost little more than one.
+
+        Args:
+            owners: n ids, whose each image is; an image's owner may have other images in the index.
+            queries: float32 (n, dim), rows of L2 norm 1.
+
+        Returns:
+            The other item and the score; None where there is no other item.
         """
         ...
 

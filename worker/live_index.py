@@ -9,7 +9,7 @@ from typing import Any
 import numpy as np
 
 from shared.catalogue import Catalogue, IndexedItem
-from worker.closest_others import Other, closest_by_products, closest_by_search
+from worker.closest_others import closest_by_products, closest_by_search
 from worker.filtered_rows import FilteredRows
 from worker.hit_cache import Hit, HitCache
 from worker.index import VectorIndex
@@ -17,10 +17,10 @@ from worker.index.flat_index import FlatIndex
 from worker.index.segmented_index import SegmentedIndex
 from worker.index.shared_searches import SharedSearches
 from worker.index.snapshot import Snapshots
-from worker.index.vector_index import Rows, Vectors, check_vectors
+from worker.index.vector_index import Rows, Vectors, check_vectors, membership
 from worker.index_keeper import IndexKeeper, Restored
 from worker.indexed_images import IndexedImages
-from worker.item_index import Candidate, best_items
+from worker.item_index import Candidate, Other, best_items
 from worker.shared_call import SharedCall
 
 log = logging.getLogger(__name__)
@@ -71,6 +71,16 @@ class LiveIndex:
     def index(self) -> SegmentedIndex:
         """The rows, without their items."""
         return self._index
+
+    @property
+    def dim(self) -> int:
+        """Length of an embedding."""
+        return self._index.dim
+
+    @property
+    def is_exact(self) -> bool:
+        """Whether a search compares with all rows."""
+        return self._index.is_exact
 
     def refresh(self) -> int:
         """Apply all changes that are committed, and return the catalogue's seq that the index is at.
@@ -187,36 +197,34 @@ class LiveIndex:
 
     def allowed(self, condition: Mapping[str, Any] | None) -> Rows | None:
         """Return the rows that a filter lets through, int64 (n,), not to be modified; see ItemIndex.allowed."""
-        return self.rows_that_meet(condition) if condition else None
+        return self._filtered.get(condition, self._seq) if condition else None
 
-    def rows_that_meet(self, condition: Mapping[str, Any]) -> Rows:
-        """Return the rows of all items that meet a filter, int64 (n,); not to be modified."""
-        return self._filtered.get(condition, self._seq)
+    def less(self, allowed: Rows | None, condition: Mapping[str, Any]) -> Rows:
+        """Return the rows that are left, int64 (n,); see ItemIndex.less."""
+        every = self._index.rows if allowed is None else allowed
+        left: Rows = every[~membership(every, self._filtered.get(condition, self._seq))]
+        return left
 
     def items_of(self, rows: Sequence[int]) -> list[str | None]:
-        """Return the item of each row; None where the row is gone."""
+        """Return the item of each row; see ItemIndex.items_of."""
         return [self._item_of.get(row) for row in rows]
 
+    def vectors(self, rows: Sequence[int]) -> tuple[Rows, Vectors]:
+        """Return the embeddings of rows; see ItemIndex.vectors."""
+        return self._index.vectors(np.array(rows, dtype=np.int64))
+
     def images_of(self, item_ids: Sequence[str]) -> tuple[list[str], Vectors]:
-        """Return the embeddings of all images of some items, float32 (n, dim), and n ids: whose they are."""
+        """Return the embeddings of all images of some items; see ItemIndex.images_of."""
         wanted = [row for item_id in item_ids for row in self._rows_of.get(item_id, ())]
         if not wanted:
             return [], np.empty((0, self._index.dim), np.float32)
-        rows, vectors = self._index.vectors(np.array(wanted, dtype=np.int64))
+        rows, vectors = self.vectors(wanted)
         owners = self.items_of(rows.tolist())
         is_there = [owner is not None for owner in owners]
         return [owner for owner in owners if owner is not None], vectors[is_there]
 
     def nearest_others(self, owners: Sequence[str], queries: Vectors) -> list[Other | None]:
-        """Find for each image of an item the most similar one of another item; many cost little more than one.
-
-        Args:
-            owners: n ids, whose each image is; an image's owner may have other images in the index.
-            queries: float32 (n, dim), rows of L2 norm 1.
-
-        Returns:
-            The other item and the score; None where there is no other item.
-        """
+        """Find for each image of an item the most similar one of another item; see ItemIndex.nearest_others."""
         if self._index.is_exact:
             return closest_by_products(self._index, owners, queries, self.items_of)
         own_rows = max((len(self._rows_of.get(owner, ())) for owner in owners), default=0)

@@ -171,8 +171,8 @@ class Services:
         """
         if self.settings.index_url is not None and "://" not in self.settings.index_url:
             raise IndexUnavailable(
-                "The index is in milvus-lite's file, which the search worker alone may have open: batch searches need "
-                "FAISS, or Milvus as a server."
+                "The index is in milvus-lite's file, which the search worker alone may have open: batch searches, and "
+                "looking for near-duplicates, need FAISS, or Milvus as a server."
             )
         with self._opening_engine:
             release = self.active.current()

@@ -27,7 +27,12 @@ from worker.fetcher import GuardedFetcher
 from worker.imports.intake import Intake
 from worker.imports.run import ImportRunner
 from worker.index.flat_index import FlatIndex
+from worker.index.recipe import EXACT
+from worker.item_index import ItemIndex
 from worker.live_index import LiveIndex
+from worker.milvus.connection import MilvusConnection
+from worker.milvus.milvus_index import MilvusIndex
+from worker.services import Services
 
 ROWS = 10  # of five photos, each of two items
 
@@ -51,6 +56,9 @@ class Importer:
         self.runner = ImportRunner(*parts, lambda: intake, lambda: self.engine(), tasks)
 
     def _new_engine(self) -> Engine:
+        return self.engine_of(LiveIndex(self.catalogue, FlatIndex(self.encoder.dim), self.encoder_of_index))
+
+    def engine_of(self, index: ItemIndex[Any]) -> Engine:
         return Engine(
             settings=self.settings,
             redis=redis.Redis(),
@@ -58,7 +66,7 @@ class Importer:
             store=self.store,
             release=Release("corner.flat", "corner", {"similar": {"min_cosine": 1.0}}),
             encoder=self.encoder,
-            live_index=LiveIndex(self.catalogue, FlatIndex(self.encoder.dim), self.encoder_of_index),
+            live_index=index,
             fetch=lambda url, max_bytes: b"",
         )
 
@@ -108,6 +116,25 @@ def test_items_with_the_same_photo_are_told_in_the_order_of_the_file(importer: I
     pairs = [(pair["item_id"], pair["duplicate_of"]) for pair in result["near_duplicate_pairs"]]
     assert pairs == [(f"i{number}", f"i{number ^ 1}") for number in range(ROWS)]
     assert result["near_duplicates_skipped"] is None
+
+
+def test_an_import_waits_for_milvus_to_hold_its_items(
+    importer: Importer, milvus: MilvusConnection, redis_client: redis.Redis
+) -> None:
+    parts = (importer.catalogue, redis_client, milvus, f"import {id(importer)}", importer.encoder.id)
+    index = MilvusIndex(*parts, importer.encoder.dim, EXACT)
+    index.open()
+    importer.engine = lambda: importer.engine_of(index)
+    result = importer.run(importer.job())
+    assert (result["near_duplicates"], result["near_duplicates_skipped"]) == (ROWS, None)
+    assert [pair["duplicate_of"] for pair in result["near_duplicate_pairs"]] == [f"i{n ^ 1}" for n in range(ROWS)]
+
+
+def test_an_import_ends_well_though_its_worker_may_not_open_the_index(importer: Importer) -> None:
+    services = Services(importer.settings.model_copy(update={"index_url": "var/milvus.db"}))
+    importer.engine = services.current_engine
+    result = importer.run(importer.job())
+    assert "need FAISS, or Milvus as a server" in result["near_duplicates_skipped"]
 
 
 def test_an_import_ends_well_though_there_is_no_encoder_to_search_with(importer: Importer) -> None:

@@ -1,6 +1,6 @@
 """The contract of ItemIndex, kept by brute force, by LiveIndex on every kind of base that FAISS has, and by Milvus."""
 
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from datetime import UTC, datetime, timedelta
 from pathlib import Path
 from typing import Any
@@ -60,7 +60,7 @@ def index(
     return open_kind(case[1], catalogue, milvus, redis_client, tmp_path)
 
 
-def near(expected: dict[str, float]) -> Any:
+def near(expected: Mapping[Any, float]) -> Any:
     return pytest.approx(expected, abs=TOLERANCE)
 
 
@@ -281,3 +281,50 @@ def test_an_image_that_is_replaced_by_another_one_is_found_by_that(catalogue: Ca
         change.put([ItemChange("a", "", {}, [ImageRef(name, "image/png") for name in known])])
     assert_ranked(found(index, catalogue, X), {"b": 0.5, "a": 0.1})
     assert len(index) == 2
+
+
+def test_rows_are_told_with_their_items_and_embeddings(catalogue: Catalogue, index: ItemIndex[Any]) -> None:
+    assert (index.dim, index.vectors([])[1].shape, index.images_of([])[0]) == (DIM, (0, DIM), [])
+    put(catalogue, {"a": [at(0.9), at(0.2)], "b": [at(0.5)]})
+    assert len(found(index, catalogue, X)) == 2
+    scores = dict(index.nearest_items(X[None], 5))
+    (a, b), gone = scores, max(scores) + 10**6
+    assert index.items_of([b, gone, a]) == ["b", None, "a"]
+    rows, vectors = index.vectors([b, gone, a])
+    assert dict(zip(rows.tolist(), (vectors @ X).tolist(), strict=True)) == near(scores)
+    owners, vectors = index.images_of(["gone", "b", "a"])
+    told = sorted(zip(owners, (vectors @ X).tolist(), strict=True))
+    assert [owner for owner, _ in told] == ["a", "a", "b"]
+    assert [score for _, score in told] == pytest.approx([0.2, 0.9, 0.5], abs=TOLERANCE)
+
+
+def test_of_what_a_filter_lets_through_another_one_is_taken_away(catalogue: Catalogue, index: ItemIndex[Any]) -> None:
+    attributes: dict[str, dict[str, AttributeValue]] = {"a": {"colour": "red"}, "b": {"colour": "blue"}, "c": {}}
+    put(catalogue, {"a": [at(0.9)], "b": [at(0.5)], "c": [at(0.1)]}, attributes=attributes)
+    assert len(found(index, catalogue, X)) == 3
+    for allowed, gone, expected in (
+        (None, {"colour": {"in": ["red"]}}, {"b", "c"}),
+        ({"colour": {"in": ["red", "blue"]}}, {"colour": "blue"}, {"a"}),
+        ({"or": [{"colour": "red"}, {"not": {"colour": "blue"}}]}, {"colour": "red"}, {"c"}),
+        ({"colour": "red"}, {"colour": "red"}, set()),
+    ):
+        hits = index.nearest_items(X[None], 5, index.less(index.allowed(allowed), gone))
+        assert set(index.items_of([row for row, _ in hits])) == expected
+
+
+def test_the_most_similar_image_of_another_item_is_told_of_each(catalogue: Catalogue, index: ItemIndex[Any]) -> None:
+    put(catalogue, {"a": [at(score / 100) for score in range(70, 90)]})
+    assert len(found(index, catalogue, X)) == 1
+    owners, vectors = index.images_of(["a"])
+    assert index.nearest_others(owners, vectors) == [None] * 20
+    put(catalogue, {"b": [at(0.5)], "c": [at(0.1)]})
+    assert len(found(index, catalogue, X)) == 3
+    owners, vectors = index.images_of(["a", "c", "b"])
+    others = index.nearest_others(owners, vectors)
+    assert {(owner, other and other[0]) for owner, other in zip(owners, others, strict=True)} == {
+        ("a", "b"),
+        ("b", "a"),
+        ("c", "b"),
+    }
+    scores = {owner: other[1] for owner, other in zip(owners, others, strict=True) if other}
+    assert scores["b"] == pytest.approx(float(at(0.5) @ at(0.7)), abs=TOLERANCE)

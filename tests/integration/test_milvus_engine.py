@@ -7,13 +7,11 @@ import pytest
 import redis
 
 from shared.catalogue_change import ItemChange
-from shared.errors import InvalidParameter
 from shared.queues import TaskSender, create_celery
 from shared.settings import Settings
 from tests.engine_bench import COLOURS, Bench, photo
 from tests.integration.test_search_task import BenchServices
 from tests.servers import free_port
-from worker.imports.near_duplicates import CannotCompare, find_near_duplicates
 from worker.index.recipe import EXACT
 from worker.job_tasks import add_job_tasks
 from worker.milvus.connection import MilvusConnection
@@ -84,17 +82,6 @@ def test_searches_of_a_small_shop_give_the_same_hits(bench: Bench, indexes: dict
     empty = [result["reason"] for result in answers(bench, indexes["faiss"], SEARCHES[:5])]
     assert empty == ["catalogue_empty"] * 5
     assert [result["reason"] for result in answers(bench, indexes["milvus"], SEARCHES[:5])] == empty
-
-
-@pytest.mark.parametrize("group_by", ["price", "@duplicates"])
-def test_groups_are_refused_in_words_until_milvus_can_make_them(
-    bench: Bench, indexes: dict[str, Any], group_by: str
-) -> None:
-    bench.engine = bench.new_engine(live_index=indexes["milvus"])
-    with pytest.raises(InvalidParameter, match="can't group hits there yet"):
-        bench.search(photo(COLOURS["red"]), use_caches=False, group_by=group_by, per_group=1)
-    with pytest.raises(CannotCompare, match="in Milvus"):
-        find_near_duplicates(["red"], 1, indexes["milvus"], 1.0, lambda: True)
 
 
 def test_a_result_is_kept_until_milvus_knows_the_next_change(bench: Bench, indexes: dict[str, Any]) -> None:

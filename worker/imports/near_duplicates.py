@@ -11,7 +11,6 @@ from shared.store import Store
 from worker.groups import EQUAL_COSINE
 from worker.imports.plan import Chunks, read_chunk
 from worker.item_index import ItemIndex
-from worker.live_index import LiveIndex
 
 ITEMS_AT_ONCE = 1024
 MAX_PAIRS = 100
@@ -67,12 +66,10 @@ def find_near_duplicates(
         What was found; None where it was not to go on.
 
     Raises:
-        CannotCompare: if the index is exact, and items and images are too many for it; or if it is in Milvus.
+        CannotCompare: if the index is exact, and items and images are too many for it.
     """
-    if not isinstance(live_index, LiveIndex):
-        raise CannotCompare("The index is in Milvus, where near-duplicates are not looked for yet.")
-    size, dim = len(live_index), live_index.index.dim
-    if live_index.index.is_exact and total * size * dim > MAX_MULTIPLICATIONS:
+    size, dim = len(live_index), live_index.dim
+    if live_index.is_exact and total * size * dim > MAX_MULTIPLICATIONS:
         raise CannotCompare(
             f"The index compares each of {total:,} items with all of {size:,} images, which takes too long. Build a "
             "release with a recall target below 1."

@@ -1,6 +1,7 @@
 """Running an import: plan, chunks, end. Every step may run twice, on any worker, and counts once."""
 
 import logging
+import time
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from datetime import UTC, datetime
@@ -8,7 +9,7 @@ from typing import Any
 
 from shared.catalogue import Catalogue
 from shared.catalogue_change import ItemChange, type_of
-from shared.errors import AttributeTypeMismatch, LookalikeError, WorkerLost
+from shared.errors import AttributeTypeMismatch, IndexUnavailable, LookalikeError, WorkerLost
 from shared.job_record import JobRecord
 from shared.jobs import Jobs
 from shared.queues import TaskSender
@@ -31,7 +32,8 @@ log = logging.getLogger(__name__)
 # A chunk is begun so many times as often as a single row, should it hold several that kill the worker.
 CHUNK_ATTEMPTS_FACTOR = 10
 # Of opening an encoder and an index, or searching; none of these is worth failing an import whose items are all there.
-CANNOT_COMPARE = (CannotCompare, OSError, ValueError, RuntimeError, MemoryError)
+CANNOT_COMPARE = (CannotCompare, IndexUnavailable, OSError, ValueError, RuntimeError, MemoryError)
+FOLLOW_SECONDS = 0.2
 
 
 @dataclass(frozen=True)
@@ -157,8 +159,6 @@ class ImportRunner:
             return {"near_duplicates": 0, "duplicate_min_cosine": asked}
         if job.attempts > self.settings.job_max_attempts:
             return {"near_duplicates_skipped": f"The worker died {job.attempts - 1} times before the import ended."}
-        if self.settings.index_url is not None:
-            return {"near_duplicates_skipped": "The index is in Milvus, where near-duplicates are not looked for yet."}
 
         def goes_on() -> bool:
             return not self.jobs.is_cancelled(job.id)
@@ -167,7 +167,10 @@ class ImportRunner:
             return None
         try:
             engine = self.engine()
-            engine.live_index.refresh()
+            while engine.live_index.follow() < self.catalogue.state().seq:  # a step of it, or another process is at it
+                if not goes_on():
+                    return None
+                time.sleep(FOLLOW_SECONDS)
             min_cosine: float = engine.release.min_cosine if asked is None else asked
             items = imported_items(job.id, self.catalogue, self.store)
             found = find_near_duplicates(items, imported, engine.live_index, min_cosine, goes_on)

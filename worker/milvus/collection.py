@@ -64,7 +64,7 @@ class ReleaseCollection:
         self._milvus = milvus
         self._encoder_id = encoder_id
         # milvus-lite passes over efSearch: a graph would find less than was asked for. Catalogues of laptops are small.
-        self._is_exact = recipe.is_exact or milvus.is_local
+        self.is_exact = recipe.is_exact or milvus.is_local
         self._ef = next(ef for target, ef in EF_BY_TARGET if recipe.recall_target <= target)
         self._rows_in_memory = 0  # of milvus-lite, about
 
@@ -109,7 +109,7 @@ class ReleaseCollection:
 
     def _indexes(self) -> Any:
         indexes = MilvusClient.prepare_index_params()
-        kind, arguments = ("FLAT", {}) if self._is_exact else ("HNSW", GRAPH)
+        kind, arguments = ("FLAT", {}) if self.is_exact else ("HNSW", GRAPH)
         # Of unit vectors the inner product is the cosine, and Milvus need not normalise them again.
         indexes.add_index("vector", index_type=kind, metric_type="IP", params=arguments)
         if not self._milvus.is_local:
@@ -143,7 +143,7 @@ class ReleaseCollection:
 
     def put(self, rows: Sequence[ImageRow]) -> None:
         """Write rows; those that are here already are replaced."""
-        for some in _parts(rows, max(1, CALL_BYTES // (4 * self.dim + ROW_BYTES))):
+        for some in _parts(rows, self.vectors_at_once):
             self._put([row.to_fields() for row in some], IMAGES)
 
     def _put(self, rows: list[dict[str, Any]], partition: str) -> None:
@@ -166,6 +166,19 @@ class ReleaseCollection:
         """Return the rows of items."""
         names = ", ".join(f'"{item_id}"' for item_id in item_ids)  # no id needs escaping (shared/schemas.py)
         return {row["id"] for row in self._rows(f"item_id in [{names}]", ["id"])}
+
+    def vectors(self, ids: Sequence[int]) -> dict[int, Vectors]:
+        """Return the vectors, float32 (dim,), of those of some rows that are here."""
+        found = {}
+        for some in _parts(ids, self.vectors_at_once):
+            rows = self._rows(f"id in [{', '.join(map(str, some))}]", ["id", "vector"])
+            found.update({row["id"]: np.array(row["vector"], np.float32) for row in rows})
+        return found
+
+    @property
+    def vectors_at_once(self) -> int:
+        """How many vectors one call may carry."""
+        return max(1, CALL_BYTES // (4 * self.dim + ROW_BYTES))
 
     def hashes(self, first: int, last: int) -> dict[int, str]:
         """Return the SHA-256 of the images of all rows in a range of at most MAX_DEPTH ids, both ends included."""
@@ -212,7 +225,7 @@ class ReleaseCollection:
                 filter=expression,
                 limit=depth,
                 output_fields=["item_id"],
-                search_params={"metric_type": "IP", "params": {} if self._is_exact else {"ef": max(self._ef, depth)}},
+                search_params={"metric_type": "IP", "params": {} if self.is_exact else {"ef": max(self._ef, depth)}},
                 partition_names=[IMAGES],
                 consistency_level="Strong" if is_fresh else "Bounded",
                 timeout=SEARCH_SECONDS,

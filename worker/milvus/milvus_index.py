@@ -6,19 +6,20 @@ from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from typing import Any
 
+import numpy as np
 from redis import Redis
 
 from shared.catalogue import Catalogue
 from shared.errors import IndexUnavailable
-from shared.filters import parse_filter
+from shared.filters import NotMet, parse_filter
 from worker.hit_cache import Hit, HitCache
 from worker.index.recipe import IndexRecipe
-from worker.index.vector_index import Vectors, check_search
-from worker.item_index import Candidate, best_items
+from worker.index.vector_index import Rows, Vectors, check_search
+from worker.item_index import Candidate, Other, best_items
 from worker.milvus.collection import MAX_DEPTH, ReleaseCollection, Row
 from worker.milvus.connection import MilvusConnection
 from worker.milvus.expressions import expression
-from worker.milvus.item_rows import changed_items
+from worker.milvus.item_rows import changed_items, item_rows
 from worker.milvus.writer import Writer
 from worker.shared_call import SharedCall
 
@@ -57,6 +58,7 @@ class MilvusIndex:
         recipe: its recall target says how thoroughly to search; the rest of it is FAISS's.
         """
         self._catalogue = catalogue
+        self._encoder_id = encoder_id
         self._release_id = release_id
         self._collection = ReleaseCollection(milvus, release_id, encoder_id, dim, recipe)
         self._writer = Writer(catalogue.engine, redis, self._collection, encoder_id)
@@ -90,6 +92,16 @@ class MilvusIndex:
             reached = now_at
         if state.release_id == self._release_id:
             self._collection.point_alias()
+
+    @property
+    def dim(self) -> int:
+        """Length of an embedding."""
+        return self._collection.dim
+
+    @property
+    def is_exact(self) -> bool:
+        """Whether Milvus compares with all rows."""
+        return self._collection.is_exact
 
     def __len__(self) -> int:
         """Return the number of rows, which Milvus counts now."""
@@ -139,9 +151,53 @@ class MilvusIndex:
             return None
         return expression(parse_filter(condition, self._catalogue.attribute_types()))
 
+    def less(self, allowed: str | None, condition: Mapping[str, Any]) -> str:
+        """Return an expression for what is left; see ItemIndex.less."""
+        left = expression(NotMet(parse_filter(condition, self._catalogue.attribute_types())))
+        return left if allowed is None else f"({allowed}) and ({left})"
+
     def hits(self, rows: Sequence[int]) -> dict[int, Hit]:
         """Return what a result tells of each index row; see ItemIndex.hits."""
         return self._hits.get(rows)
+
+    def items_of(self, rows: Sequence[int]) -> list[str | None]:
+        """Return the item of each row, as the database has it; see ItemIndex.items_of."""
+        told = self.hits(rows)
+        return [told[row][0].item_id if row in told else None for row in rows]
+
+    def vectors(self, rows: Sequence[int]) -> tuple[Rows, Vectors]:
+        """Return the embeddings of rows; see ItemIndex.vectors."""
+        with self._noticing():
+            found = self._collection.vectors(rows)
+        vectors = np.stack(list(found.values())) if found else np.empty((0, self.dim), np.float32)
+        return np.array(list(found), np.int64), vectors
+
+    def images_of(self, item_ids: Sequence[str]) -> tuple[list[str], Vectors]:
+        """Return the embeddings of all images of some items, as the database has them; see ItemIndex.images_of."""
+        found = item_rows(self._catalogue.engine, self._encoder_id, self.dim, item_ids).values()
+        vectors = np.stack([row.vector for row in found]) if found else np.empty((0, self.dim), np.float32)
+        return [row.item_id for row in found], vectors
+
+    def nearest_others(self, owners: Sequence[str], queries: Vectors) -> list[Other | None]:
+        """Find for each image the most similar one of another item; see ItemIndex.nearest_others."""
+        step = self._collection.vectors_at_once
+        parts = [slice(start, start + step) for start in range(0, len(queries), step)]
+        return [other for some in parts for other in self._others(owners[some], queries[some])]
+
+    def _others(self, owners: Sequence[str], queries: Vectors) -> list[Other | None]:
+        depth = 1 + MARGIN
+        while True:
+            with self._noticing():
+                found = self._collection.search(queries, depth, "", self._is_fresh())
+            told = self.hits([row for rows in found for row, _, _ in rows])
+            others = [
+                next(((item, score) for row, score, item in rows if item != owner and row in told), None)
+                for owner, rows in zip(owners, found, strict=True)
+            ]
+            is_over = [other is not None or len(rows) < depth for other, rows in zip(others, found, strict=True)]
+            if all(is_over) or depth == MAX_DEPTH:
+                return others
+            depth = min(4 * depth, MAX_DEPTH)  # an item has many images, or many rows are gone
 
     def nearest_items(
         self, queries: Vectors, k: int, allowed: str | None = None, without: str | None = None
