@@ -8,6 +8,7 @@ chance: networks spread what they see over all numbers, and codes of 8 bits a nu
 
 import csv
 import hashlib
+import os
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -58,7 +59,7 @@ def read_embeddings(datasets: Path, cache: Path, console: Console) -> Embeddings
     path = cache / f"views-{name}.npy"
     if not path.is_file():
         cache.mkdir(parents=True, exist_ok=True)
-        views = _embed(load_encoder(ENCODER), photos, console)
+        views = _embed(load_encoder(ENCODER, threads=os.cpu_count() or 1), photos, console)
         with path.with_suffix(".part").open("wb") as file:
             np.save(file, views)
         path.with_suffix(".part").replace(path)
