@@ -18,6 +18,7 @@ from tests.unit.test_flat_index import BruteForce, ids, unit
 from worker.index import Neighbours
 from worker.index.approximate_index import ApproximateIndex
 from worker.index.arguments import BuildArguments, QueryArguments
+from worker.index.half_vectors import HalfVectors
 from worker.index.structure import Structure
 from worker.index.vector_index import Rows, Vectors
 
@@ -241,3 +242,26 @@ def test_parts_that_do_not_belong_together_are_refused(build: Build) -> None:
 def test_what_can_not_be_built_is_refused(factory: str, problem: str) -> None:
     with pytest.raises(ValueError, match=problem):
         Structure.trained(BuildArguments(factory), unit(1000, dim=DIM))
+
+
+def test_vectors_are_compared_only_while_their_codes_leave_it_open_whether_they_are_among_the_best(
+    build: Build, trained: tuple[Path, str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    directions = unit(2, seed=5, dim=DIM)
+    angles = np.linspace(0, np.pi, COUNT)[:, None]
+    vectors = np.cos(angles) * directions[:1] + np.sin(angles) * directions[1:] + 0.1 * unit(COUNT, seed=6, dim=DIM)
+    vectors = (vectors / np.linalg.norm(vectors, axis=1, keepdims=True)).astype(np.float32)
+    index, oracle = pair(build, shuffled(), vectors)
+    compared: list[int] = []
+    scores = HalfVectors.scores
+
+    def counted(self: HalfVectors, query: Vectors, positions: Rows) -> Vectors:
+        compared.append(len(positions))
+        return scores(self, query, positions)
+
+    monkeypatch.setattr(HalfVectors, "scores", counted)
+    for k in (1, 10, 100):
+        compared.clear()
+        assert_as(index.search(directions[:1], k), oracle.search(directions[:1], k))
+        assert max(64, k) <= sum(compared) <= COUNT
+        assert (sum(compared) < COUNT - 50) == trained[1].endswith("SQ8")

@@ -2,7 +2,6 @@
 
 import math
 from dataclasses import dataclass
-from typing import Any
 from weakref import ReferenceType, ref
 
 import faiss
@@ -10,7 +9,7 @@ import numpy as np
 
 from worker.index.arguments import FilterPlan, QueryArguments, depth
 from worker.index.half_vectors import HalfVectors
-from worker.index.structure import Structure
+from worker.index.structure import CODE_ERROR, Structure
 from worker.index.vector_index import (
     Neighbours,
     Rows,
@@ -22,6 +21,8 @@ from worker.index.vector_index import (
 
 # Ids of fewer than a sixteenth of the rows are looked up one by one faster than all rows are marked.
 LOOKED_UP_SHARE = 16
+# Candidates whose vectors are compared before it is asked how many more may be among the best.
+FIRST_SCORED = 64
 # Of all rows, so many are looked at that enough are allowed, by so many standard deviations of chance.
 SURE = 2.0
 
@@ -44,10 +45,6 @@ class _Allowed:
     def positions(self) -> Rows:
         """Where the vectors are, int64 (count,), ascending."""
         return np.flatnonzero(self.is_vector)
-
-    def selector(self) -> Any:
-        """Return FAISS's form of it."""
-        return faiss.IDSelectorBitmap(np.packbits(self.is_vector, bitorder="little"))
 
 
 class ApproximateIndex:
@@ -165,10 +162,12 @@ class ApproximateIndex:
         projected = self._structure.project(query[None])
         distances, positions = self._candidates(projected, k, chosen, arguments, plan)
         if len(positions) < min(k, count):  # graph or lists led to too few
-            depth_all = depth(k, arguments.rerank)
-            distances, positions = self._structure.scan(projected, depth_all, faiss.IDSelectorAll())
+            every = np.ones(total, bool) if chosen is None else chosen.is_vector
+            wanted = depth(k, arguments.rerank)
+            distances, positions = self._structure.scan(projected, wanted, every, count)
         if arguments.rerank:
-            return self._best(self._stored.scores(query, positions), positions, k, chosen)
+            scores = self._scores(query, distances, positions, k)
+            return self._best(scores, positions[: len(scores)], k, chosen)
         return self._best(np.clip(1 - distances / 2, -1.0, 1.0), positions, k, chosen)
 
     def _candidates(
@@ -188,7 +187,23 @@ class ApproximateIndex:
             is_allowed = chosen.is_vector[positions]
             if np.count_nonzero(is_allowed) >= min(wanted, chosen.count):
                 return distances[is_allowed][:wanted], positions[is_allowed][:wanted]
-        return self._structure.scan(projected, depth(k, plan.rerank if arguments.rerank else 0), chosen.selector())
+        depth_scanned = depth(k, plan.rerank if arguments.rerank else 0)
+        return self._structure.scan(projected, depth_scanned, chosen.is_vector, chosen.count)
+
+    def _scores(self, query: Vectors, distances: Vectors, positions: Rows, k: int) -> Vectors:
+        """Return the cosines of the first candidates, of as many as may be among the k best.
+
+        Candidates come by distance of their codes, which is no more than that of their vectors. Where it is more than
+        that of the kth best vector so far, no better one follows (Seidl and Kriegel 1998, "Optimal Multi-Step
+        k-Nearest Neighbor Search").
+        """
+        first = max(FIRST_SCORED, 2 * k)
+        scores = self._stored.scores(query, positions[:first])
+        if len(positions) > first and self._structure.is_lower_bound:
+            kth = float(np.partition(scores, -k)[-k])
+            first_hopeless = int(np.searchsorted(distances, 2 - 2 * kth + CODE_ERROR, side="right"))
+            positions = positions[: max(first, first_hopeless)]
+        return np.concatenate([scores, self._stored.scores(query, positions[first:])])
 
     def _best(self, scores: Vectors, positions: Rows, k: int, chosen: _Allowed | None) -> tuple[Vectors, Rows]:
         """Return the k best rows of some vectors, whose scores these are, by score and id."""

@@ -9,6 +9,7 @@ a projection may do, leaves it as it is.
 import re
 from collections.abc import Iterable
 from pathlib import Path
+from threading import local
 from typing import Any
 
 import faiss
@@ -21,6 +22,11 @@ ALL_THREADS: int = faiss.omp_get_max_threads()
 OPQ_ROUNDS = 20  # of FAISS's 50: from there on the recall changes no more
 GRAPH_EFFORTS = (16, 24, 32, 48, 64, 96, 128, 192, 256, 384, 512)
 RERANKS = (1, 2, 3, 4, 5, 6, 8, 12, 16, 24, 32, 48)
+# Codes of less than a sixteenth of all rows are copied and compared faster than all rows are asked if they are allowed.
+COPIED_SHARE = 16
+# How much longer squared distances of codes may be than those of vectors, by rounding to 8 bits a number.
+# Measured with 192 numbers of each vector: 0.0018 for one standard deviation, 0.007 at most among 150,000 pairs.
+CODE_ERROR = 0.007
 
 
 class Structure:
@@ -39,6 +45,7 @@ class Structure:
         self._index = _inner(index)
         matrix, self._offset = _composed(faiss.downcast_index(index))
         self._projection = None if matrix is None else _in_half_precision(matrix)
+        self._of_thread = local()
         if self.is_graph:
             self._storage = faiss.downcast_index(self._index.storage)
 
@@ -161,12 +168,47 @@ class Structure:
             parameters = faiss.SearchParametersIVF(nprobe=min(effort, self._index.nlist))
         return _found(*self._index.search(query, count, params=parameters))
 
-    def scan(self, query: Vectors, count: int, selector: Any) -> tuple[Vectors, Rows]:
-        """Find the nearest codes among all that a FAISS IDSelector of positions lets through; else as `candidates`."""
+    @property
+    def is_lower_bound(self) -> bool:
+        """Whether distances of codes exceed those of vectors by CODE_ERROR at most.
+
+        Rotating and leaving out directions makes no distance longer. Product quantisation may.
+        """
+        return isinstance(self._storage if self.is_graph else self._index, _SCALAR)
+
+    def scan(self, query: Vectors, count: int, is_allowed: np.ndarray, allowed: int) -> tuple[Vectors, Rows]:
+        """Find the nearest codes among some, by comparing all of these; else as `candidates`.
+
+        Args:
+            query: as there.
+            count: as there.
+            is_allowed: bool (n,), which.
+            allowed: how many these are.
+        """
+        if self.is_graph and isinstance(self._storage, _SCALAR) and allowed * COPIED_SHARE < len(self):
+            positions = np.flatnonzero(is_allowed)
+            distances, places = _found(*self._few(positions).search(query, min(count, allowed)))
+            return distances, positions[places]
+        selector = faiss.IDSelectorBitmap(np.packbits(is_allowed, bitorder="little"))
         if self.is_graph:
             return _found(*self._storage.search(query, count, params=faiss.SearchParameters(sel=selector)))
         parameters = faiss.SearchParametersIVF(nprobe=self._index.nlist, sel=selector)
         return _found(*self._index.search(query, count, params=parameters))
+
+    def _few(self, positions: Rows) -> Any:
+        """Return a FAISS index of this thread that holds the codes at some positions."""
+        few = getattr(self._of_thread, "few", None)
+        if few is None:
+            few = self._of_thread.few = faiss.IndexScalarQuantizer(self._storage.d, self._storage.sq.qtype)
+            few.sq, few.is_trained = self._storage.sq, True
+        size = self._storage.code_size
+        codes = faiss.rev_swig_ptr(self._storage.codes.data(), len(self) * size).reshape(-1, size)
+        few.reset()
+        few.add_sa_codes(codes[positions])
+        return few
+
+
+_SCALAR = faiss.IndexScalarQuantizer | faiss.IndexIVFScalarQuantizer
 
 
 def _found(distances: Vectors, positions: Rows) -> tuple[Vectors, Rows]:

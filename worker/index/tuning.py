@@ -96,14 +96,16 @@ class Tuning:
             The plan, and what was measured: one JSON value for each share and way.
         """
         by_likeness, total = self._by_likeness(), len(self._stored)
-        rerank = self._filtered_rerank(arguments, target, [np.sort(by_likeness[: int(share * total)]) for share in FAR])
+        rerank = self._filtered_rerank(
+            arguments, target, [_frozen(np.sort(by_likeness[: int(share * total)])) for share in FAR]
+        )
         table: list[dict[str, Any]] = []
         shares, fastest = [], list[str]()
         for share in SHARES:
             count = round(share * total)
             if count < 1:
                 continue
-            filters = (self._random(count), np.sort(by_likeness[:count]))
+            filters = (self._random(count), _frozen(np.sort(by_likeness[:count])))
             ways = {way: self._filtered(arguments, filters, replace(plan, rerank=rerank)) for way, plan in WAYS.items()}
             table += [{"share": share, "way": way, **measured.to_dict()} for way, measured in ways.items()]
             enough = {way: found for way, found in ways.items() if found.recall_at_10 >= target}
@@ -123,7 +125,7 @@ class Tuning:
         return self._index.reranks[-1]
 
     def _random(self, count: int) -> Rows:
-        return np.sort(np.random.default_rng(0).choice(len(self._stored), count, replace=False))
+        return _frozen(np.sort(np.random.default_rng(0).choice(len(self._stored), count, replace=False)))
 
     def _by_likeness(self) -> Rows:
         """Return all positions by likeness to one of them."""
@@ -154,6 +156,12 @@ class Tuning:
             return self._index.search(query, K, allowed, arguments, plan)
 
         return measure(self._index, search, queries, truth)
+
+
+def _frozen(rows: Rows) -> Rows:
+    """Return rows that can't change, as `FilteredRows` gives them: an index may remember what it made of them."""
+    rows.flags.writeable = False
+    return rows
 
 
 def _last(shares: Sequence[float], ways: Sequence[str], wanted: set[str]) -> float:
