@@ -14,6 +14,7 @@ DIM, COUNT = 32, 400
 FACTORIES = {
     "hnsw": "HNSW8",
     "hnsw of codes": "PCA16,HNSW8_SQ8",
+    "hnsw of bytes": "PCAR16,HNSW8_SQ8_direct_signed",
     "ivf-flat": "IVF4,Flat",
     "ivf-sq": "PCA16,IVF4,SQ8",
     "ivf-pq": "IVF4,PQ8x4",

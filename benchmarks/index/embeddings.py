@@ -55,7 +55,7 @@ def read_embeddings(datasets: Path, cache: Path, console: Console) -> Embeddings
         console: for progress.
     """
     photos, are_queries, source = _photos(datasets, cache)
-    name = hashlib.sha256("\n".join([ENCODER, *map(str, photos)]).encode()).hexdigest()[:16]
+    name = hashlib.sha256("\n".join([ENCODER, source, *(photo.name for photo in photos)]).encode()).hexdigest()[:16]
     path = cache / f"views-{name}.npy"
     if not path.is_file():
         cache.mkdir(parents=True, exist_ok=True)

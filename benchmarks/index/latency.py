@@ -1,6 +1,6 @@
 """Recall and latency of any engine, judged from outside: scores are computed anew from the vectors."""
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterable
 from dataclasses import dataclass
 from time import perf_counter
 
@@ -78,7 +78,7 @@ def best_scores(queries: Vectors, vectors: Vectors) -> Vectors:
     return scores
 
 
-def fastest(points: Sequence[Point], recall: float) -> Point | None:
+def fastest(points: Iterable[Point], recall: float) -> Point | None:
     """Return the point with the lowest median among those that reach a recall."""
     reaching = [point for point in points if point.recall >= recall]
     return min(reaching, key=lambda point: point.p50_ms, default=None)

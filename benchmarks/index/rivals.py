@@ -1,6 +1,5 @@
 """What people would pick instead: hnswlib and usearch, on the same vectors, with their own ways to be thorough."""
 
-from collections.abc import Iterator
 from time import perf_counter
 
 import numpy as np
@@ -28,11 +27,10 @@ class Hnswlib:
         self._index.set_num_threads(1)
         self.build_seconds = perf_counter() - start
 
-    def engines(self) -> Iterator[tuple[str, Engine]]:
-        """Yield each setting and its engine, which is good until the next one."""
-        for effort in EFFORTS:
-            self._index.set_ef(effort)
-            yield f"ef {effort}", self._search
+    def at(self, effort: int) -> Engine:
+        """Return the engine with one of EFFORTS as ef, good until the next one is asked for."""
+        self._index.set_ef(effort)
+        return self._search
 
     def _search(self, query: Vectors) -> Rows:
         rows: Rows = self._index.knn_query(query, k=10)[0][0].astype(np.int64)
@@ -53,11 +51,10 @@ class Usearch:
         self._index.add(np.arange(len(vectors)), vectors, threads=THREADS)
         self.build_seconds = perf_counter() - start
 
-    def engines(self) -> Iterator[tuple[str, Engine]]:
-        """Yield each setting and its engine, which is good until the next one."""
-        for effort in EFFORTS:
-            self._index.expansion_search = effort
-            yield f"expansion {effort}", self._search
+    def at(self, effort: int) -> Engine:
+        """Return the engine with one of EFFORTS as expansion, good until the next one is asked for."""
+        self._index.expansion_search = effort
+        return self._search
 
     def _search(self, query: Vectors) -> Rows:
         rows: Rows = self._index.search(query[0], 10, threads=1).keys.astype(np.int64)

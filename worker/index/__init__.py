@@ -4,6 +4,7 @@ vector_index.py       the interface of all indexes, and what vectors must be lik
 flat_index.py         the exact index, in memory or mapped from a file
 approximate_index.py  all other kinds: candidates from a structure, scores from stored vectors
 structure.py          graph or lists of FAISS, over codes
+faiss_calls.py        FAISS's methods for one query, without what its Python classes add
 half_vectors.py       vectors in half precision, mapped from a file
 arguments.py          what an index is built with, what a query is searched with, the way of a filter
 kinds.py              the approximate kinds, with what they take

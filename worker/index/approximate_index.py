@@ -2,6 +2,8 @@
 
 import math
 from dataclasses import dataclass
+from functools import cached_property
+from typing import Any
 from weakref import ReferenceType, ref
 
 import faiss
@@ -19,32 +21,54 @@ from worker.index.vector_index import (
     no_neighbours,
 )
 
-# Ids of fewer than a sixteenth of the rows are looked up one by one faster than all rows are marked.
-LOOKED_UP_SHARE = 16
+# Fewer than a sixteenth of the rows are looked up, and their codes copied, faster than all rows are marked and asked.
+FEW_SHARE = 16
+# Of all filters that are remembered together.
+MOST_COPIED_BYTES = 64 * 1024**2
 # Candidates whose vectors are compared before it is asked how many more may be among the best.
 FIRST_SCORED = 64
 # Of all rows, so many are looked at that enough are allowed, by so many standard deviations of chance.
 SURE = 2.0
 
 
-@dataclass(frozen=True)
+@dataclass(eq=False)
 class _Allowed:
     """What a filter lets through.
 
     Attributes:
-        is_row: bool (rows,), which rows.
-        is_vector: bool (vectors,), which vectors have such a row.
-        count: how many vectors these are.
+        places: int64 (r,), where its rows are, ascending.
+        positions: int64 (v,), the vectors that have such a row, ascending.
+        rows: how many there are, whether allowed or not.
+        vectors: the same.
+        codes: copied ones of `positions`; None where there is no copy.
     """
 
-    is_row: np.ndarray
-    is_vector: np.ndarray
-    count: int
+    places: Rows
+    positions: Rows
+    rows: int
+    vectors: int
+    codes: Any = None
 
     @property
-    def positions(self) -> Rows:
-        """Where the vectors are, int64 (count,), ascending."""
-        return np.flatnonzero(self.is_vector)
+    def count(self) -> int:
+        """How many vectors."""
+        return len(self.positions)
+
+    @cached_property
+    def is_row(self) -> np.ndarray:
+        """Which rows, bool (rows,)."""
+        return _marked(self.places, self.rows)
+
+    @cached_property
+    def is_vector(self) -> np.ndarray:
+        """Which vectors, bool (vectors,)."""
+        return _marked(self.positions, self.vectors)
+
+
+def _marked(places: Rows, total: int) -> np.ndarray:
+    marks = np.zeros(total, bool)
+    marks[places] = True
+    return marks
 
 
 class ApproximateIndex:
@@ -142,7 +166,7 @@ class ApproximateIndex:
         """
         check_search(queries, k, self.dim)
         chosen = None if allowed is None else self._known_allowed(allowed)
-        k = min(k, len(self) if chosen is None else int(np.count_nonzero(chosen.is_row)))
+        k = min(k, len(self) if chosen is None else len(chosen.places))
         if k == 0 or len(queries) == 0:
             return no_neighbours(len(queries))
         faiss.omp_set_num_threads(1)  # of the calling thread; starting others takes longer than one search
@@ -163,8 +187,7 @@ class ApproximateIndex:
         distances, positions = self._candidates(projected, k, chosen, arguments, plan)
         if len(positions) < min(k, count):  # graph or lists led to too few
             every = np.ones(total, bool) if chosen is None else chosen.is_vector
-            wanted = depth(k, arguments.rerank)
-            distances, positions = self._structure.scan(projected, wanted, every, count)
+            distances, positions = self._structure.scan(projected, depth(k, arguments.rerank), every)
         if arguments.rerank:
             scores = self._scores(query, distances, positions, k)
             return self._best(scores, positions[: len(scores)], k, chosen)
@@ -187,8 +210,14 @@ class ApproximateIndex:
             is_allowed = chosen.is_vector[positions]
             if np.count_nonzero(is_allowed) >= min(wanted, chosen.count):
                 return distances[is_allowed][:wanted], positions[is_allowed][:wanted]
-        depth_scanned = depth(k, plan.rerank if arguments.rerank else 0)
-        return self._structure.scan(projected, depth_scanned, chosen.is_vector, chosen.count)
+        wanted = depth(k, plan.rerank if arguments.rerank else 0)
+        codes = chosen.codes
+        if codes is None and self._structure.copied_bytes and chosen.count * FEW_SHARE < total:
+            codes = self._structure.copied(chosen.positions)
+        if codes is None:
+            return self._structure.scan(projected, wanted, chosen.is_vector)
+        distances, places = self._structure.scan_copied(projected, wanted, codes)
+        return distances, chosen.positions[places]
 
     def _scores(self, query: Vectors, distances: Vectors, positions: Rows, k: int) -> Vectors:
         """Return the cosines of the first candidates, of as many as may be among the k best.
@@ -221,27 +250,39 @@ class ApproximateIndex:
         return scores[order], rows[order]
 
     def _known_allowed(self, allowed: Rows) -> _Allowed | None:
-        """Return the same as `_allowed`, remembered as long as the rows live, if they are many and can't change."""
+        """Return the same as `_allowed`, remembered as long as the rows live, if they can't change."""
         key, known = id(allowed), self._known
         remembered = known.get(key)
         if remembered is not None and remembered[0]() is allowed:
             return remembered[1]
         found = self._allowed(allowed)
-        if not allowed.flags.writeable and len(allowed) * LOOKED_UP_SHARE >= len(self):
+        if not allowed.flags.writeable:
+            if found is not None:
+                found.codes = self._copied(found)
             known[key] = ref(allowed, lambda _: known.pop(key, None)), found
         return found
 
+    def _copied(self, chosen: _Allowed) -> Any:
+        """Return a copy of the codes of what will be scanned again and again; None where copies take too much."""
+        size, scanned = self._structure.copied_bytes, self.plan.scan_share * len(self._stored)
+        if not size or chosen.count > scanned:
+            return None
+        known = [each for _, each in list(self._known.values()) if each is not None]
+        copies = [each.codes.ntotal for each in known if each.codes is not None]
+        if size * (sum(copies) + chosen.count) > MOST_COPIED_BYTES:
+            return None
+        return self._structure.copied(chosen.positions)
+
     def _allowed(self, allowed: Rows) -> _Allowed | None:
         """Return what a filter lets through; None where that is everything."""
-        if len(allowed) * LOOKED_UP_SHARE < len(self):
-            is_row = np.zeros(len(self), bool)
-            is_row[self._places(allowed)] = True
+        if len(allowed) * FEW_SHARE < len(self):
+            places = self._places(allowed)
         else:
-            is_row = membership(self._rows, allowed)
-            if is_row.all():
+            places = np.flatnonzero(membership(self._rows, allowed))
+            if len(places) == len(self):
                 return None
-        is_vector = is_row if self._starts is None else np.logical_or.reduceat(is_row, self._starts[:-1])
-        return _Allowed(is_row, is_vector, int(np.count_nonzero(is_vector)))
+        positions = places if self._starts is None else np.unique(self._positions(places))
+        return _Allowed(places, positions, len(self), len(self._stored))
 
     def _positions(self, places: Rows) -> Rows:
         """Return where rows at some places have their vectors."""

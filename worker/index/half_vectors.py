@@ -12,6 +12,7 @@ import faiss
 import numpy as np
 import numpy.typing as npt
 
+from worker.index.faiss_calls import add_codes, searched
 from worker.index.vector_index import Rows, Vectors
 
 Halves = npt.NDArray[np.float16]
@@ -67,10 +68,10 @@ class HalfVectors:
         for start in range(0, len(positions), COMPARED_ROWS):
             some = positions[start : start + COMPARED_ROWS]
             index.reset()
-            index.add_sa_codes(self._halves[some].view(np.uint8))
-            found, places = index.search(query[None], len(some))
-            scores[start + places[0]] = found[0]
-        return np.clip(scores, -1.0, 1.0)
+            add_codes(index, self._halves[some].view(np.uint8))
+            found, places = searched(index, query, len(some))
+            scores[start + places] = found
+        return np.minimum(np.maximum(scores, -1.0, out=scores), 1.0, out=scores)
 
     def _own_index(self) -> Any:
         """Return a FAISS index of this thread, to be filled with a few rows.
