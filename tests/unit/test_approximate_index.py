@@ -13,6 +13,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 
+import worker.index.approximate_index
 from tests.faiss_kinds import COUNT, DIM, FACTORIES, PLANS, THOROUGH, fill, train
 from tests.unit.test_flat_index import BruteForce, ids, unit
 from worker.index import Neighbours
@@ -265,3 +266,22 @@ def test_vectors_are_compared_only_while_their_codes_leave_it_open_whether_they_
         assert_as(index.search(directions[:1], k), oracle.search(directions[:1], k))
         assert max(64, k) <= sum(compared) <= COUNT
         assert (sum(compared) < COUNT - 50) == ("SQ8" in trained[1])
+
+
+@pytest.mark.parametrize("most_bytes", [0, 3000, 2**20])
+def test_codes_are_kept_with_filters_that_come_again_as_long_as_there_is_room(
+    build: Build, monkeypatch: pytest.MonkeyPatch, most_bytes: int
+) -> None:
+    monkeypatch.setattr(worker.index.approximate_index, "MOST_COPIED_BYTES", most_bytes)
+    index, oracle = pair(build, shuffled(), unit(COUNT, dim=DIM))
+    queries = unit(3, seed=1, dim=DIM)
+    filters = [np.arange(1000 + first, 1000 + COUNT, 4, dtype=np.int64) for first in range(4)]
+    for allowed in filters:
+        allowed.flags.writeable = False
+        for _ in range(2):
+            assert_as(index.search(queries, 10, allowed, plan=PLANS["scan"]), oracle.search(queries, 10, allowed))
+    size = index._structure.copied_bytes  # of a row; each filter has 100
+    kept = [
+        chosen.codes.ntotal for _, chosen in index._known.values() if chosen is not None and chosen.codes is not None
+    ]
+    assert kept == [100] * (min(4, most_bytes // (100 * size)) if size else 0)
