@@ -83,9 +83,9 @@ class Run:
         """Return everything as JSON values."""
         chosen = self._build("chosen", self._recipe)
         measured: dict[str, Any] = {"data": self.data, "exact": self._exact(), "chosen": self._described(chosen)}
-        measured["opening"] = opened_alone(
-            self._state / "indexes" / "chosen", ENCODER, DIM, self._state / "queries.npy"
-        )
+        folder = self._state / "indexes" / "chosen"
+        measured["opening"] = opened_alone(folder, ENCODER, DIM, self._state / "queries.npy")
+        measured["disk_bytes"] = disk_bytes(folder)
         measured["filters"] = self._filters(chosen.index)
         measured["curve"] = [asdict(point) for point in self._curve(chosen)]
         if not self._is_large:
@@ -231,6 +231,11 @@ class Run:
         swapped = asdict(swap(chosen.index, other.index, self._queries))
         self._say(f"  {swapped}")
         return {**swapped, "other_build_seconds": seconds}
+
+
+def disk_bytes(folder: Path) -> int:
+    """Return the size of all files below a folder."""
+    return sum(path.stat().st_size for path in folder.rglob("*") if path.is_file())
 
 
 def figures(measured: dict[str, Any]) -> dict[str, float]:

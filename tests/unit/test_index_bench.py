@@ -1,19 +1,23 @@
 """What `make bench-index` measures with: growth, dimension, recall, swapping."""
 
+import json
+import time
+from collections.abc import Iterator
 from pathlib import Path
 
 import numpy as np
 import pytest
 
-from benchmarks.index import growth
+from benchmarks.index import growth, ten_million
 from benchmarks.index.dimension import intrinsic_dimension
 from benchmarks.index.growth import NEIGHBOURS, grow, grown
 from benchmarks.index.latency import Judge, Point, best_scores, fastest
 from benchmarks.index.swapping import SWAPS, swap
-from benchmarks.index.ten_million import GROWING, continued, pages
+from benchmarks.index.ten_million import GROWING, Timed, continued, measured_before, pages
 from tests.unit.test_flat_index import unit
 from worker.index.flat_index import FlatIndex
-from worker.index.vector_index import Vectors
+from worker.index.recipe import IndexRecipe
+from worker.index.vector_index import Page, Vectors
 
 
 def surface(count: int, dimension: int, dim: int = 32) -> Vectors:
@@ -101,3 +105,42 @@ def test_bases_change_under_searches_and_none_fails_or_mixes_them() -> None:
     mixed = FlatIndex(8)
     mixed.add(np.arange(95, 195), unit(100, dim=8))
     assert swap(one, mixed, unit(20, seed=1, dim=8)).searches > 0
+
+
+def test_the_time_to_make_pages_is_told_apart() -> None:
+    def slowly() -> Iterator[Page]:
+        for rows, hashes, vectors in pages(surface(10, 3), 10):
+            time.sleep(0.05)
+            yield rows, hashes, vectors
+
+    made = Timed(slowly())
+    for _ in made:
+        time.sleep(0.2)
+    assert 0.05 <= made.seconds < 0.2
+
+
+def test_what_was_measured_before_counts_if_the_recipe_is_the_same(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(ten_million, "RESULTS", tmp_path)
+    recipe = IndexRecipe(0.95, 200)
+    assert measured_before(1, recipe) is None
+    figures = {"recall_at_10": 0.96, "build_seconds": 7.0, "p50_ms": 1.0, "p95_ms": 2.0}
+    run = {
+        "data": {"recipe": recipe.to_dict(), "tuning_queries": 5},
+        "chosen": {"factory": "IVF1,Flat", "arguments": {"effort": 1}, "measured": figures},
+        "opening": {"own": 1e9, "codes": 2e9, "load_s": 0.5},
+        "disk_bytes": 4e9,
+    }
+    (tmp_path / "index-1.json").write_text(json.dumps(run))
+    found = measured_before(1, recipe)
+    assert found is not None
+    assert {name: found[name] for name in GROWING} == {
+        "build_s": 7.0,
+        "resident_gb": 3.0,
+        "disk_gb": 4.0,
+        "load_s": 0.5,
+        "p50_ms": 1.0,
+        "p95_ms": 2.0,
+    }
+    assert measured_before(1, IndexRecipe(0.99, 200)) is None
