@@ -216,8 +216,6 @@ class LiveIndex:
     def images_of(self, item_ids: Sequence[str]) -> tuple[list[str], Vectors]:
         """Return the embeddings of all images of some items; see ItemIndex.images_of."""
         wanted = [row for item_id in item_ids for row in self._rows_of.get(item_id, ())]
-        if not wanted:
-            return [], np.empty((0, self._index.dim), np.float32)
         rows, vectors = self.vectors(wanted)
         owners = self.items_of(rows.tolist())
         is_there = [owner is not None for owner in owners]

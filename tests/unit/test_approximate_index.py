@@ -13,7 +13,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-import worker.index.approximate_index
+import worker.index.allowed_rows
 from tests.faiss_kinds import COUNT, DIM, FACTORIES, PLANS, THOROUGH, fill, train
 from tests.unit.test_flat_index import BruteForce, ids, unit
 from worker.index import Neighbours
@@ -105,13 +105,13 @@ def test_what_a_filter_lets_through_is_remembered_while_its_rows_live_and_can_no
         fixed.flags.writeable = False
         for _ in range(2):
             assert_as(index.search(queries, 10, fixed), oracle.search(queries, 10, fixed))
-        assert len(index._known) == 1  # that of the rows before went with them
+        assert len(index._filters) == 1  # that of the rows before went with them
         changing = fixed.copy()
         index.search(queries, 10, changing)
         changing += 1
         assert_as(index.search(queries, 10, changing), oracle.search(queries, 10, changing))
     del fixed
-    assert index._known == {}
+    assert index._filters._known == {}
 
 
 @pytest.mark.parametrize("plan", ["scan", "search"])
@@ -272,7 +272,7 @@ def test_vectors_are_compared_only_while_their_codes_leave_it_open_whether_they_
 def test_codes_are_kept_with_filters_that_come_again_as_long_as_there_is_room(
     build: Build, monkeypatch: pytest.MonkeyPatch, most_bytes: int
 ) -> None:
-    monkeypatch.setattr(worker.index.approximate_index, "MOST_COPIED_BYTES", most_bytes)
+    monkeypatch.setattr(worker.index.allowed_rows, "MOST_COPIED_BYTES", most_bytes)
     index, oracle = pair(build, shuffled(), unit(COUNT, dim=DIM))
     queries = unit(3, seed=1, dim=DIM)
     filters = [np.arange(1000 + first, 1000 + COUNT, 4, dtype=np.int64) for first in range(4)]
@@ -280,8 +280,6 @@ def test_codes_are_kept_with_filters_that_come_again_as_long_as_there_is_room(
         allowed.flags.writeable = False
         for _ in range(2):
             assert_as(index.search(queries, 10, allowed, plan=PLANS["scan"]), oracle.search(queries, 10, allowed))
-    size = index._structure.copied_bytes  # of a row; each filter has 100
-    kept = [
-        chosen.codes.ntotal for _, chosen in index._known.values() if chosen is not None and chosen.codes is not None
-    ]
-    assert kept == [100] * (min(4, most_bytes // (100 * size)) if size else 0)
+    can_copy = index._structure.copied(np.arange(1)) is not None
+    size = index._structure.code_bytes  # of a row; each filter has 100
+    assert index._filters.copied() == [100] * (min(4, most_bytes // (100 * size)) if can_copy else 0)

@@ -4,6 +4,8 @@ vector_index.py       the interface of all indexes, and what vectors must be lik
 flat_index.py         the exact index, in memory or mapped from a file
 approximate_index.py  all other kinds: candidates from a structure, scores from stored vectors
 structure.py          graph or lists of FAISS, over codes
+projection.py         what lies before graph or lists, as one matrix
+allowed_rows.py       what filters let through, remembered
 faiss_calls.py        FAISS's methods for one query, without what its Python classes add
 half_vectors.py       vectors in half precision, mapped from a file
 arguments.py          what an index is built with, what a query is searched with, the way of a filter

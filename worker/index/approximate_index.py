@@ -1,14 +1,11 @@
 """An index of any approximate kind: candidates from a structure of codes, scores from the stored vectors."""
 
 import math
-from dataclasses import dataclass
-from functools import cached_property
-from typing import Any
-from weakref import ReferenceType, ref
 
 import faiss
 import numpy as np
 
+from worker.index.allowed_rows import FEW_SHARE, Allowed, Filters, RowPlaces
 from worker.index.arguments import FilterPlan, QueryArguments, depth
 from worker.index.half_vectors import HalfVectors
 from worker.index.structure import CODE_ERROR, Structure
@@ -17,58 +14,13 @@ from worker.index.vector_index import (
     Rows,
     Vectors,
     check_search,
-    membership,
     no_neighbours,
 )
 
-# Fewer than a sixteenth of the rows are looked up, and their codes copied, faster than all rows are marked and asked.
-FEW_SHARE = 16
-# Of all filters that are remembered together.
-MOST_COPIED_BYTES = 64 * 1024**2
 # Candidates whose vectors are compared before it is asked how many more may be among the best.
 FIRST_SCORED = 64
 # Of all rows, so many are looked at that enough are allowed, by so many standard deviations of chance.
 SURE = 2.0
-
-
-@dataclass(eq=False)
-class _Allowed:
-    """What a filter lets through.
-
-    Attributes:
-        places: int64 (r,), where its rows are, ascending.
-        positions: int64 (v,), the vectors that have such a row, ascending.
-        rows: how many there are, whether allowed or not.
-        vectors: the same.
-        codes: copied ones of `positions`; None where there is no copy.
-    """
-
-    places: Rows
-    positions: Rows
-    rows: int
-    vectors: int
-    codes: Any = None
-
-    @property
-    def count(self) -> int:
-        """How many vectors."""
-        return len(self.positions)
-
-    @cached_property
-    def is_row(self) -> np.ndarray:
-        """Which rows, bool (rows,)."""
-        return _marked(self.places, self.rows)
-
-    @cached_property
-    def is_vector(self) -> np.ndarray:
-        """Which vectors, bool (vectors,)."""
-        return _marked(self.positions, self.vectors)
-
-
-def _marked(places: Rows, total: int) -> np.ndarray:
-    marks = np.zeros(total, bool)
-    marks[places] = True
-    return marks
 
 
 class ApproximateIndex:
@@ -105,9 +57,8 @@ class ApproximateIndex:
         self._structure = structure
         self._stored = stored
         self._rows = rows
-        self._order = np.argsort(rows)  # places of rows by ascending id
-        self._starts = starts if len(rows) > len(stored) else None  # None: a row's place is its vector's
-        self._known: dict[int, tuple[ReferenceType[Rows], _Allowed | None]] = {}  # by the id of the filter's rows
+        self._places = RowPlaces(rows, starts)
+        self._filters = Filters(self._places, structure)
         self.arguments = arguments
         self.plan = plan
 
@@ -141,8 +92,8 @@ class ApproximateIndex:
 
     def vectors(self, rows: Rows) -> tuple[Rows, Vectors]:
         """Return rows that are here, and their vectors in half precision; see ReadableIndex.vectors."""
-        places = self._places(rows)
-        return self._rows[places], self._stored.at(self._positions(places))
+        places = self._places.of(rows)
+        return self._rows[places], self._stored.at(self._places.vectors(places))
 
     def search(
         self,
@@ -165,7 +116,7 @@ class ApproximateIndex:
             As there. What is found may lack some of the most similar rows, but is never less than k for that.
         """
         check_search(queries, k, self.dim)
-        chosen = None if allowed is None else self._known_allowed(allowed)
+        chosen = None if allowed is None else self._filters.get(allowed, self.plan.scan_share)
         k = min(k, len(self) if chosen is None else len(chosen.places))
         if k == 0 or len(queries) == 0:
             return no_neighbours(len(queries))
@@ -175,7 +126,7 @@ class ApproximateIndex:
         return Neighbours(np.array([scores for scores, _ in found]), np.array([rows for _, rows in found]))
 
     def _search(
-        self, query: Vectors, k: int, chosen: _Allowed | None, arguments: QueryArguments, plan: FilterPlan
+        self, query: Vectors, k: int, chosen: Allowed | None, arguments: QueryArguments, plan: FilterPlan
     ) -> tuple[Vectors, Rows]:
         """Return scores and rows, (k,) both, of one query, float32 (dim,); there are as many as k rows."""
         total = len(self._stored)
@@ -194,7 +145,7 @@ class ApproximateIndex:
         return self._best(np.clip(1 - distances / 2, -1.0, 1.0), positions, k, chosen)
 
     def _candidates(
-        self, projected: Vectors, k: int, chosen: _Allowed | None, arguments: QueryArguments, plan: FilterPlan
+        self, projected: Vectors, k: int, chosen: Allowed | None, arguments: QueryArguments, plan: FilterPlan
     ) -> tuple[Vectors, Rows]:
         """Return squared distances of codes, ascending, and positions; k at least with a filter, if there are."""
         total, wanted = len(self._stored), depth(k, arguments.rerank)
@@ -212,7 +163,7 @@ class ApproximateIndex:
                 return distances[is_allowed][:wanted], positions[is_allowed][:wanted]
         wanted = depth(k, plan.rerank if arguments.rerank else 0)
         codes = chosen.codes
-        if codes is None and self._structure.copied_bytes and chosen.count * FEW_SHARE < total:
+        if codes is None and chosen.count * FEW_SHARE < total:
             codes = self._structure.copied(chosen.positions)
         if codes is None:
             return self._structure.scan(projected, wanted, chosen.is_vector)
@@ -234,12 +185,13 @@ class ApproximateIndex:
             positions = positions[: max(first, first_hopeless)]
         return np.concatenate([scores, self._stored.scores(query, positions[first:])])
 
-    def _best(self, scores: Vectors, positions: Rows, k: int, chosen: _Allowed | None) -> tuple[Vectors, Rows]:
+    def _best(self, scores: Vectors, positions: Rows, k: int, chosen: Allowed | None) -> tuple[Vectors, Rows]:
         """Return the k best rows of some vectors, whose scores these are, by score and id."""
-        if self._starts is None:
+        starts = self._places.starts
+        if starts is None:
             rows = self._rows[positions]
         else:
-            starts, ends = self._starts[positions], self._starts[positions + 1]
+            starts, ends = starts[positions], starts[positions + 1]
             places = np.concatenate([np.arange(*ends_of) for ends_of in zip(starts, ends, strict=True)])
             scores = np.repeat(scores, ends - starts)
             if chosen is not None:
@@ -248,53 +200,3 @@ class ApproximateIndex:
             rows = self._rows[places]
         order = np.lexsort((rows, -scores))[:k]
         return scores[order], rows[order]
-
-    def _known_allowed(self, allowed: Rows) -> _Allowed | None:
-        """Return the same as `_allowed`, remembered as long as the rows live, if they can't change."""
-        key, known = id(allowed), self._known
-        remembered = known.get(key)
-        if remembered is not None and remembered[0]() is allowed:
-            return remembered[1]
-        found = self._allowed(allowed)
-        if not allowed.flags.writeable:
-            if found is not None:
-                found.codes = self._copied(found)
-            known[key] = ref(allowed, lambda _: known.pop(key, None)), found
-        return found
-
-    def _copied(self, chosen: _Allowed) -> Any:
-        """Return a copy of the codes of what will be scanned again and again; None where copies take too much."""
-        size, scanned = self._structure.copied_bytes, self.plan.scan_share * len(self._stored)
-        if not size or chosen.count > scanned:
-            return None
-        known = [each for _, each in list(self._known.values()) if each is not None]
-        copies = [each.codes.ntotal for each in known if each.codes is not None]
-        if size * (sum(copies) + chosen.count) > MOST_COPIED_BYTES:
-            return None
-        return self._structure.copied(chosen.positions)
-
-    def _allowed(self, allowed: Rows) -> _Allowed | None:
-        """Return what a filter lets through; None where that is everything."""
-        if len(allowed) * FEW_SHARE < len(self):
-            places = self._places(allowed)
-        else:
-            places = np.flatnonzero(membership(self._rows, allowed))
-            if len(places) == len(self):
-                return None
-        positions = places if self._starts is None else np.unique(self._positions(places))
-        return _Allowed(places, positions, len(self), len(self._stored))
-
-    def _positions(self, places: Rows) -> Rows:
-        """Return where rows at some places have their vectors."""
-        if self._starts is None:
-            return places
-        return np.searchsorted(self._starts, places, side="right") - 1
-
-    def _places(self, rows: Rows) -> Rows:
-        """Return the places of some rows, ascending; unknown ones are passed over."""
-        if not len(self):
-            return np.empty(0, np.int64)
-        wanted = np.unique(rows)
-        found = np.searchsorted(self._rows, wanted, sorter=self._order).clip(max=len(self) - 1)
-        places = self._order[found]
-        return np.sort(places[self._rows[places] == wanted])

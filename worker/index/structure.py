@@ -1,7 +1,5 @@
 """The part of an approximate index that finds candidates: FAISS's graph or lists, over codes of the vectors.
 
-A factory such as "PCA192,HNSW32_SQ8" first projects to 192 numbers. FAISS projects by a matrix product, whose rounding
-depends on how many queries there are and which is slow for one; so the projection is done here, number by number.
 Distances among the projected vectors are Euclidean: for unit vectors that is the order of cosines, and centring, which
 a projection may do, leaves it as it is.
 
@@ -19,11 +17,11 @@ import numpy as np
 
 from worker.index.arguments import BuildArguments
 from worker.index.faiss_calls import add_codes, searched
+from worker.index.projection import LARGEST, Projection, fill_bytes, transformed, transforms
 from worker.index.vector_index import Rows, Vectors
 
 ALL_THREADS: int = faiss.omp_get_max_threads()
 BYTE = faiss.ScalarQuantizer.QT_8bit_direct_signed
-LARGEST = 127.0  # in a byte
 OPQ_ROUNDS = 20  # of FAISS's 50: from there on the recall changes no more
 GRAPH_EFFORTS = (16, 24, 32, 48, 64, 96, 128, 192, 256, 384, 512)
 RERANKS = (1, 2, 3, 4, 5, 6, 8, 12, 16, 24, 32, 48)
@@ -46,9 +44,7 @@ class Structure:
         self.factory = factory
         self._whole = index
         self._index = _inner(index)
-        matrix, self._offset = _composed(faiss.downcast_index(index))
-        self._projection = None if matrix is None else _in_16_bits(matrix)
-        self._scale = 1.0 if matrix is None else float(np.linalg.norm(matrix[0]))  # rows of a rotation are of norm 1
+        self._projection = Projection(index)
         if self.is_graph:
             self._storage = faiss.downcast_index(self._index.storage)
 
@@ -71,13 +67,13 @@ class Structure:
                 inner.hnsw.efConstruction = arguments.ef_construction
             else:
                 inner.cp.seed = 1 + arguments.seed
-            for transform in _transforms(index):
+            for transform in transforms(index):
                 if isinstance(transform, faiss.OPQMatrix):
                     transform.niter = OPQ_ROUNDS
             index.train(np.ascontiguousarray(sample))
             if _is_bytes(inner):
-                _fill_bytes(index, sample)
-            for transform in _transforms(index):
+                fill_bytes(index, sample)
+            for transform in transforms(index):
                 if isinstance(transform, faiss.PCAMatrix):
                     transform.PCAMat.resize(0)  # all directions: 16 MB for 2048 numbers, and used by training only
         except RuntimeError as error:
@@ -121,7 +117,7 @@ class Structure:
     def is_exact(self) -> bool:
         """Whether its codes are the vectors themselves, so that there is nothing to re-rank."""
         codes = self._storage if self.is_graph else self._index
-        return self._projection is None and isinstance(codes, faiss.IndexFlat | faiss.IndexIVFFlat)
+        return not self._projection.is_any and isinstance(codes, faiss.IndexFlat | faiss.IndexIVFFlat)
 
     def efforts(self, depth: int) -> tuple[int, ...]:
         """Return what is worth trying for so many candidates, ascending."""
@@ -144,7 +140,7 @@ class Structure:
         faiss.omp_set_num_threads(ALL_THREADS)
         for page in pages:
             if _is_bytes(self._index):  # which FAISS would cut off, and wrap around
-                self._index.add(np.rint(_transformed(self._whole, page)).clip(-LARGEST, LARGEST))
+                self._index.add(np.rint(transformed(self._whole, page)).clip(-LARGEST, LARGEST))
             else:
                 self._whole.add(np.ascontiguousarray(page))
         # What lies before the index learns of its size only where it adds itself.
@@ -152,12 +148,7 @@ class Structure:
 
     def project(self, query: Vectors) -> Vectors:
         """Return a query as the codes are made, float32 (1, dim of the codes)."""
-        if self._projection is None:
-            return query
-        found, places = searched(self._projection, query, self._projection.ntotal)
-        projected: Vectors = np.empty((1, len(found)), np.float32)
-        projected[0, places] = found
-        return projected if self._offset is None else projected + self._offset
+        return self._projection.of(query)
 
     def candidates(self, query: Vectors, count: int, effort: int) -> tuple[Vectors, Rows]:
         """Find near rows by graph or lists.
@@ -193,17 +184,21 @@ class Structure:
         return self._found(self._index, query, count, parameters)
 
     @property
-    def copied_bytes(self) -> int:
-        """How many bytes `copied` takes for a row; 0 where codes can't be copied."""
-        return int(self._storage.code_size) if self.is_graph and isinstance(self._storage, _SCALAR) else 0
+    def code_bytes(self) -> int:
+        """How long a code is."""
+        return int(self._storage.code_size if self.is_graph else self._index.code_size)
 
     def copied(self, positions: Rows) -> Any:
-        """Return the codes at some positions, int64 (m,), for `scan_copied`; 2 µs a hundred of them."""
+        """Return the codes at some positions, int64 (m,), for `scan_copied`: 2 µs a hundred of them.
+
+        None where codes can't be copied: lists keep them by list, and only scalar ones are compared one by one.
+        """
+        if not (self.is_graph and isinstance(self._storage, _SCALAR)):
+            return None
         copied = faiss.IndexScalarQuantizer(self._storage.d, self._storage.sq.qtype)
         copied.sq, copied.is_trained = self._storage.sq, True
-        size = self._storage.code_size
-        codes = faiss.rev_swig_ptr(self._storage.codes.data(), len(self) * size).reshape(-1, size)
-        add_codes(copied, codes[positions])
+        codes = faiss.rev_swig_ptr(self._storage.codes.data(), len(self) * self.code_bytes)
+        add_codes(copied, codes.reshape(-1, self.code_bytes)[positions])
         return copied
 
     def scan_copied(self, query: Vectors, count: int, copied: Any) -> tuple[Vectors, Rows]:
@@ -216,7 +211,8 @@ class Structure:
         if positions[-1] < 0:
             is_found = positions >= 0
             distances, positions = distances[is_found], positions[is_found]
-        return distances if self._scale == 1 else distances / self._scale**2, positions
+        scale = self._projection.scale
+        return distances if scale == 1 else distances / scale**2, positions
 
 
 _SCALAR = faiss.IndexScalarQuantizer | faiss.IndexIVFScalarQuantizer
@@ -226,17 +222,6 @@ def _is_bytes(index: Any) -> bool:
     """Whether codes are the numbers themselves, rounded."""
     codes = faiss.downcast_index(index.storage) if isinstance(index, faiss.IndexHNSW) else index
     return isinstance(codes, _SCALAR) and codes.sq.qtype == BYTE
-
-
-def _fill_bytes(index: Any, sample: Vectors) -> None:
-    """Scale what projects before an index, so that the sample's numbers fill a byte."""
-    transforms = _transforms(index)
-    if not transforms:
-        raise ValueError(f"Codes of bytes need numbers that are projected first, as by PCAR{max(1, index.d // 2)}.")
-    last = transforms[-1]
-    scale = LARGEST / float(np.abs(_transformed(index, sample)).max())
-    for numbers in (last.A, last.b):
-        faiss.copy_array_to_vector(faiss.vector_to_array(numbers) * np.float32(scale), numbers)
 
 
 def _inner(index: Any) -> Any:
@@ -249,47 +234,6 @@ def _inner(index: Any) -> Any:
     if inner.metric_type != faiss.METRIC_L2:
         raise ValueError("its metric is not Euclidean")
     return inner
-
-
-def _transforms(index: Any) -> list[Any]:
-    """Return what lies before the graph or the lists."""
-    if not isinstance(index, faiss.IndexPreTransform):
-        return []
-    return [faiss.downcast_VectorTransform(index.chain.at(number)) for number in range(index.chain.size())]
-
-
-def _transformed(index: Any, vectors: Vectors) -> Vectors:
-    """Return vectors, float32 (m, dim), as what lies before the graph or the lists makes them."""
-    for transform in _transforms(index):
-        vectors = transform.apply(np.ascontiguousarray(vectors))
-    return vectors
-
-
-def _composed(index: Any) -> tuple[Vectors | None, Vectors | None]:
-    """Return one matrix (out, in) and offset (out,) for all transforms before an index; None where there is none."""
-    matrix, offset = None, np.zeros(index.d)
-    for transform in _transforms(index):
-        if not isinstance(transform, faiss.LinearTransform):
-            raise ValueError(f"{type(transform).__name__} is not linear; use PCA, PCAR, RR or OPQ")
-        step = faiss.vector_to_array(transform.A).reshape(transform.d_out, transform.d_in).astype(np.float64)
-        matrix, offset = step if matrix is None else step @ matrix, step @ offset
-        if transform.have_bias:
-            offset = offset + faiss.vector_to_array(transform.b)
-    if matrix is None:
-        return None, None
-    return np.ascontiguousarray(matrix, dtype=np.float32), offset.astype(np.float32) if offset.any() else None
-
-
-def _in_16_bits(matrix: Vectors) -> Any:
-    """Return an index whose rows are a matrix's: searched for all of them, it multiplies.
-
-    It is read for every query, between graph and vectors that take the cache of the core as well: in bfloat16,
-    192 x 2048 numbers take a third of the time of float32. Rounding it changes a projected number of a unit vector by
-    about 0.00003, a thirtieth of what rounding its codes to 8 bits does.
-    """
-    index = faiss.IndexScalarQuantizer(matrix.shape[1], faiss.ScalarQuantizer.QT_bf16, faiss.METRIC_INNER_PRODUCT)
-    index.add(matrix)
-    return index
 
 
 def _reason(error: RuntimeError) -> str:

@@ -169,11 +169,9 @@ class ReleaseCollection:
 
     def vectors(self, ids: Sequence[int]) -> dict[int, Vectors]:
         """Return the vectors, float32 (dim,), of those of some rows that are here."""
-        found = {}
-        for some in _parts(ids, self.vectors_at_once):
-            rows = self._rows(f"id in [{', '.join(map(str, some))}]", ["id", "vector"])
-            found.update({row["id"]: np.array(row["vector"], np.float32) for row in rows})
-        return found
+        parts = [f"id in [{', '.join(map(str, some))}]" for some in _parts(ids, self.vectors_at_once)]
+        found = [row for part in parts for row in self._rows(part, ["id", "vector"])]
+        return {row["id"]: np.array(row["vector"], np.float32) for row in found}
 
     @property
     def vectors_at_once(self) -> int:
