@@ -90,7 +90,7 @@ class Run:
         measured["curve"] = [asdict(point) for point in self._curve(chosen)]
         if not self._is_large:
             measured["swaps"] = self._swaps(chosen)
-        measured["kinds"] = {} if self._is_large else {kind: self._kind(kind) for kind in KINDS}
+        measured["kinds"] = {} if self._is_large else {kind: self._kind(kind, measured["chosen"]) for kind in KINDS}
         measured["rivals"] = {} if self._is_large else dict(self._rivals(self._engine(chosen.index)))
         return measured
 
@@ -153,8 +153,10 @@ class Run:
             engine = self._engine(index, arguments=QueryArguments(effort, rerank))
             yield self._judge.judge(f"effort {effort}, re-rank {rerank}", engine)
 
-    def _kind(self, name: str) -> dict[str, Any]:
+    def _kind(self, name: str, chosen: dict[str, Any]) -> dict[str, Any]:
         factory = KINDS[name].factory(len(self._vectors), DIM)
+        if factory == chosen["factory"]:
+            return chosen
         try:
             return self._described(self._build(name, IndexRecipe(TARGET, factory=factory)))
         except RecallNotReached as error:
