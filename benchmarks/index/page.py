@@ -19,6 +19,13 @@ GOALS = {
 }
 
 
+LARGER = """## Larger
+
+`make bench-index N=1000000` writes [a million vectors](index-1000000.md), `N=10000000` [what ten million would
+take](index-ten-million.md), continued from one and two million.
+"""
+
+
 def page(measured: Mapping[str, Any], named: Mapping[str, float], name: str) -> str:
     """Return the page.
 
@@ -28,7 +35,7 @@ def page(measured: Mapping[str, Any], named: Mapping[str, float], name: str) -> 
         name: of the picture.
     """
     parts = [_head(measured["data"]), _figures(named), f"![Recall and latency](../images/{name}.png)\n"]
-    parts += [_kinds(measured), _filters(measured["filters"]), _defaults()]
+    parts += [_kinds(measured), _filters(measured["filters"]), _defaults(), LARGER]
     return "\n".join(parts)
 
 
