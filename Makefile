@@ -76,7 +76,7 @@ bench-losses: $(TRAIN) ## Train with each loss at one budget; writes docs/result
 bench-serving: $(BENCH) ## Compare serving with LitServe, Flask and Celery; writes docs/results/serving.md (50 minutes)
 	$(BIN)/python -m benchmarks.serving --datasets $(DATASETS) $(if $(QUICK),--quick,--profile) $(if $(WEIGHTS_RESNET50),--weights-resnet50 $(WEIGHTS_RESNET50))
 
-bench-index: $(BENCH) ## Compare kinds of index with usearch and hnswlib; writes docs/results/index.md (a quarter of an hour; N=1000000: an hour; N=10000000: continued from one and two million)
+bench-index: $(BENCH) ## Compare kinds of index with usearch and hnswlib; writes docs/results/index.md (20 minutes, once 10 more to embed photos; N=1000000: half an hour; N=10000000: continued from one and two million)
 ifeq ($(N),10000000)
 	$(BIN)/python -m benchmarks.index.ten_million --datasets $(DATASETS)
 else

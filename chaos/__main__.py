@@ -43,8 +43,9 @@ def interrupt(signum: int, _frame: FrameType | None) -> None:
 
 def main() -> None:
     """Run the suite."""
-    if importlib.util.find_spec("hypothesis") is None:
-        raise SystemExit("Hypothesis is missing. Run `make chaos`, or: pip install -r requirements-dev.txt")
+    missing = [name for name in ("hypothesis", "schemathesis") if importlib.util.find_spec(name) is None]
+    if missing:
+        raise SystemExit(f"{' and '.join(missing)} missing. Run `make chaos`, or: pip install -r requirements-dev.txt")
     from rich.console import Console
     from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeElapsedColumn
 

@@ -24,6 +24,7 @@ T = TypeVar("T")
 SEED = 6
 CLIENTS = 8
 HANG_SECONDS = 20
+SCHEMA_SECONDS = 900
 FORMATS = ("JPEG", "PNG", "WEBP", "GIF", "BMP", "AVIF", "TIFF", "PPM")
 # Work that a random body may well ask for in earnest: building a release.
 LEFT_OUT = "^/v1/releases"
@@ -106,7 +107,6 @@ def _requests_by_schema(trial: Trial, number: int) -> tuple[int, list[str]]:
     Returns:
         How many requests were sent, and what was wrong with their answers.
     """
-    trial.system.folder.mkdir(parents=True, exist_ok=True)
     report = trial.system.folder / "requests.json"
     operations = sum(len(methods) for methods in trial.system.get("/openapi.json").json()["paths"].values())
     command = [sys.executable, "-m", "schemathesis.cli", "run", f"{trial.system.base_url}/openapi.json"]
@@ -115,7 +115,9 @@ def _requests_by_schema(trial: Trial, number: int) -> tuple[int, list[str]]:
     # With several workers Python 3.11 fails now and then: "AST constructor recursion depth mismatch".
     command += ["--workers", "1", "--exclude-path-regex", LEFT_OUT, "--continue-on-failure", "--no-shrink"]
     command += ["--suppress-health-check", "all", "--report", "json", "--report-json-path", str(report)]
-    done = subprocess.run(command, capture_output=True, text=True, cwd=trial.system.folder, check=False)
+    done = subprocess.run(
+        command, capture_output=True, text=True, cwd=trial.system.folder, timeout=SCHEMA_SECONDS, check=False
+    )
     report.with_suffix(".txt").write_text(done.stdout + done.stderr, encoding="utf-8")
     if not report.exists():
         raise RuntimeError(f"Schemathesis ended with {done.returncode}: {(done.stdout + done.stderr)[-2000:]}")

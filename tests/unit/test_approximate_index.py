@@ -268,6 +268,20 @@ def test_vectors_are_compared_only_while_their_codes_leave_it_open_whether_they_
         assert (sum(compared) < COUNT - 50) == ("SQ8" in trained[1])
 
 
+@pytest.mark.parametrize(
+    ("factory", "is_lower_bound"),
+    [
+        ("PCA16,HNSW8_SQ8", True),
+        ("PCAR16,HNSW8_SQ8_direct_signed", True),
+        ("HNSW8_SQ8", True),
+        ("PCAW16,HNSW8_SQ8", False),
+        ("IVF4,PQ8x4", False),
+    ],
+)
+def test_codes_bound_distances_only_where_nothing_makes_these_longer(factory: str, is_lower_bound: bool) -> None:
+    assert Structure.trained(BuildArguments(factory), unit(1000, dim=DIM)).is_lower_bound == is_lower_bound
+
+
 @pytest.mark.parametrize("most_bytes", [0, 3000, 2**20])
 def test_codes_are_kept_with_filters_that_come_again_as_long_as_there_is_room(
     build: Build, monkeypatch: pytest.MonkeyPatch, most_bytes: int

@@ -179,7 +179,9 @@ class ApproximateIndex:
         """
         first = max(FIRST_SCORED, 2 * k)
         scores = self._stored.scores(query, positions[:first])
-        if len(positions) > first and self._structure.is_lower_bound:
+        if len(positions) <= first:
+            return scores
+        if self._structure.is_lower_bound:
             kth = float(np.partition(scores, -k)[-k])
             first_hopeless = int(np.searchsorted(distances, 2 - 2 * kth + CODE_ERROR, side="right"))
             positions = positions[: max(first, first_hopeless)]

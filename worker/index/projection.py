@@ -27,8 +27,10 @@ class Projection:
         """
         matrix, self._offset = _composed(faiss.downcast_index(index))
         self._matrix = None if matrix is None else _in_16_bits(matrix)
-        # Rows of a rotation are of norm 1. Distances of what is projected are longer by this.
-        self.scale = 1.0 if matrix is None else float(np.linalg.norm(matrix[0]))
+        lengths = np.ones(1) if matrix is None else np.linalg.norm(matrix, axis=1)
+        # Rows of a rotation are of one norm, by which distances of what is projected are longer. Not those of whitening.
+        self.is_rotation = bool(np.allclose(lengths, lengths[0], rtol=1e-3))
+        self.scale = float(lengths[0]) if self.is_rotation else 1.0
 
     @property
     def is_any(self) -> bool:

@@ -171,9 +171,9 @@ class Structure:
     def is_lower_bound(self) -> bool:
         """Whether distances of codes exceed those of vectors by CODE_ERROR at most.
 
-        Rotating and leaving out directions makes no distance longer. Product quantisation may.
+        Rotating and leaving out directions makes no distance longer. Whitening and product quantisation may.
         """
-        return isinstance(self._storage if self.is_graph else self._index, _SCALAR)
+        return self._projection.is_rotation and isinstance(self._storage if self.is_graph else self._index, _SCALAR)
 
     def scan(self, query: Vectors, count: int, is_allowed: np.ndarray) -> tuple[Vectors, Rows]:
         """Find the nearest codes among some, bool (n,), by asking of each whether it is one; else as `candidates`."""
