@@ -28,7 +28,7 @@ class Projection:
         matrix, self._offset = _composed(faiss.downcast_index(index))
         self._matrix = None if matrix is None else _in_16_bits(matrix)
         lengths = np.ones(1) if matrix is None else np.linalg.norm(matrix, axis=1)
-        # Rows of a rotation are of one norm, by which distances of what is projected are longer. Not those of whitening.
+        # Rows of a rotation are of one norm, by which projected distances are longer. Those of whitening are not.
         self.is_rotation = bool(np.allclose(lengths, lengths[0], rtol=1e-3))
         self.scale = float(lengths[0]) if self.is_rotation else 1.0
 
