@@ -16,6 +16,7 @@ class Experiment:
         checked: what must hold, besides that no job is lost and none has two outcomes.
         run: does it; the fault has ended when it returns.
         needs_disk: whether it needs the data on a file system of its own.
+        needs_replica: whether Redis has a replica that takes over; such experiments have a system of their own.
         loses_jobs: whether jobs may be gone, if clients are told so.
     """
 
@@ -24,4 +25,5 @@ class Experiment:
     checked: str
     run: Callable[[Trial], None]
     needs_disk: bool = False
+    needs_replica: bool = False
     loses_jobs: bool = False

@@ -11,6 +11,7 @@ from chaos.disk import data_folder
 from chaos.experiment import Experiment
 from chaos.receiver import Receiver
 from chaos.record import Record
+from chaos.redis_pair import RedisPair
 from chaos.scale import Scale
 from chaos.system import System
 from chaos.trial import Trial
@@ -39,14 +40,23 @@ class Run:
     show: Show
 
     def experiments(self, chosen: Sequence[Experiment]) -> list[Record]:
-        """Do experiments on one system, each settled before the next begins."""
-        if not chosen:
-            return []
+        """Do experiments, each settled before the next begins: on one system, and on one whose Redis has a replica."""
+        alone = [experiment for experiment in chosen if not experiment.needs_replica]
+        paired = [experiment for experiment in chosen if experiment.needs_replica]
+        records = self._on_one_system(alone, "state", "data", None) if alone else []
+        if paired:
+            with RedisPair.running(self.folder / "pair-redis") as redis_pair:
+                records += self._on_one_system(paired, "pair-state", "pair-data", redis_pair)
+        return records
+
+    def _on_one_system(
+        self, chosen: Sequence[Experiment], state: str, data: str, redis_pair: RedisPair | None
+    ) -> list[Record]:
         self.show(chosen[0].name, "starting all processes")
         with (
-            data_folder(self.folder / "data") as has_disk,
+            data_folder(self.folder / data) as has_disk,
             Receiver() as receiver,
-            System.running(self.folder / "state", self.folder / "data", receiver) as system,
+            System.running(self.folder / state, self.folder / data, receiver, redis_pair=redis_pair) as system,
         ):
             return [self._do(experiment, system, receiver, has_disk) for experiment in chosen]
 
@@ -81,7 +91,7 @@ class Run:
 
     def _close(self, trial: Trial, experiment: Experiment, doubled_webhooks: int) -> None:
         record, ledger, system = trial.record, trial.ledger, trial.system
-        for name in ("redis", "web", "search", "bulk", "callbacks", "beat"):
+        for name in system.processes:
             if not system.group.is_running(name):
                 record.broken.append(f"{name} had ended by itself")
                 system.group.restart(name)

@@ -12,10 +12,12 @@ import redis
 import requests
 
 from chaos.receiver import Receiver
+from chaos.redis_pair import RedisPair
 from demo.processes import ProcessGroup
 
 ROOT = Path(__file__).parent.parent
 REQUEST_SECONDS = 60
+PROCESSES = ("web", "search", "bulk", "callbacks", "beat")
 GRACE_SECONDS = 60  # longer than what a stopped process has begun may take
 
 # Short times, so that an hour's patience is not needed to see a job come back; the defaults are in docs/settings.md.
@@ -41,8 +43,17 @@ LINES_OF_TRACE = 120
 class System:
     """A running Lookalike whose settings refuse private addresses."""
 
-    def __init__(self, group: ProcessGroup, folder: Path, data: Path, environment: Mapping[str, str]) -> None:
+    def __init__(
+        self,
+        group: ProcessGroup,
+        folder: Path,
+        data: Path,
+        environment: Mapping[str, str],
+        redis_pair: RedisPair | None = None,
+    ) -> None:
         self.group = group
+        self.processes = PROCESSES if redis_pair else ("redis", *PROCESSES)
+        self._redis_pair = redis_pair
         self.folder = folder
         self.data = data
         self.environment = dict(environment)
@@ -54,7 +65,12 @@ class System:
     @classmethod
     @contextmanager
     def running(
-        cls, folder: Path, data: Path, receiver: Receiver, settings: Mapping[str, str] | None = None
+        cls,
+        folder: Path,
+        data: Path,
+        receiver: Receiver,
+        settings: Mapping[str, str] | None = None,
+        redis_pair: RedisPair | None = None,
     ) -> Iterator["System"]:
         """Start all processes; they end with the block.
 
@@ -63,6 +79,7 @@ class System:
             data: gets database, store, encoders and index snapshots.
             receiver: where the public names of the run lead.
             settings: on top of SETTINGS.
+            redis_pair: is used; None: a Redis of the system's own.
         """
         environment = {
             **SETTINGS,
@@ -74,8 +91,11 @@ class System:
             "CHAOS_RECEIVER_PORT": str(receiver.port),
             "CHAOS_TRAP_PORT": str(receiver.trap.server_port),
         }
-        with ProcessGroup(ROOT, folder, environment=environment, grace_seconds=GRACE_SECONDS) as group:
-            system = cls(group, folder, data, environment)
+        redis_url = redis_pair.url if redis_pair else None
+        with ProcessGroup(
+            ROOT, folder, environment=environment, redis_url=redis_url, grace_seconds=GRACE_SECONDS
+        ) as group:
+            system = cls(group, folder, data, environment, redis_pair)
             try:
                 yield system
             finally:
@@ -123,6 +143,13 @@ class System:
         """Give a client of the system's Redis."""
         with redis.Redis.from_url(self.group.redis_url, socket_timeout=10) as client:
             yield client
+
+    @property
+    def redis_pair(self) -> RedisPair:
+        """The pair that the system uses; only systems of experiments that need a replica have one."""
+        if self._redis_pair is None:
+            raise RuntimeError("this system has one Redis")
+        return self._redis_pair
 
     @property
     def port(self) -> int:

@@ -10,6 +10,8 @@ from typing import Any
 
 from celery import Celery
 from celery.signals import before_task_publish
+from kombu.exceptions import OperationalError
+from redis.exceptions import ConnectionError as RedisConnectionError
 
 from shared.schemas import JobKind
 from shared.settings import Settings
@@ -124,6 +126,9 @@ class TaskSender:
             args: ids; JSON values only.
 
         Raises:
-            kombu.exceptions.OperationalError: if Redis is out of reach; nothing was sent.
+            redis.exceptions.ConnectionError: if Redis is out of reach.
         """
-        self._app.send_task(task, args=args, queue=TASK_QUEUES[task])
+        try:
+            self._app.send_task(task, args=args, queue=TASK_QUEUES[task])
+        except OperationalError as error:  # kombu's own, which nobody takes for a failure of Redis
+            raise RedisConnectionError(f"A message could not be sent: {error}") from error

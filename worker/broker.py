@@ -10,6 +10,8 @@ from typing import Any
 
 from kombu.transport import TRANSPORT_ALIASES, _transport_cache, redis, virtual
 
+from shared.redis_client import PrimaryConnection, PrimarySSLConnection
+
 log = logging.getLogger(__name__)
 
 
@@ -25,9 +27,11 @@ class MessagesInMemory(virtual.QoS):
 
 
 class Channel(redis.Channel):
-    """kombu's channel, without acknowledgements in Redis."""
+    """kombu's channel, without acknowledgements in Redis, that follows the primary."""
 
     ack_emulation = False
+    connection_class = PrimaryConnection
+    connection_class_ssl = PrimarySSLConnection
 
     def __init__(self, *arguments: Any, **options: Any) -> None:
         super().__init__(*arguments, **options)

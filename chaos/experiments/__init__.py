@@ -5,6 +5,7 @@ from chaos.experiments import (
     callbacks,
     damaged_files,
     doubled_messages,
+    failed_over_redis,
     full_disk,
     full_redis,
     killed_processes,
@@ -28,4 +29,6 @@ ALL: tuple[Experiment, ...] = (
     full_disk.EXPERIMENT,
     mutated_input.EXPERIMENT,
     doubled_messages.EXPERIMENT,
+    failed_over_redis.HANDED_OVER,
+    failed_over_redis.TAKEN_OVER,
 )

@@ -9,8 +9,15 @@ import pytest
 
 from tests.stack import ROOT
 
-EXPERIMENTS = ("killed-processes", "killed-redis-kept", "killed-redis-emptied", "full-redis", "mutated-input")
-SECONDS = 170
+EXPERIMENTS = (
+    "killed-processes",
+    "killed-redis-kept",
+    "killed-redis-emptied",
+    "full-redis",
+    "mutated-input",
+    "redis-hands-over",
+)
+SECONDS = 240
 
 
 @pytest.fixture(scope="module")

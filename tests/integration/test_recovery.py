@@ -8,8 +8,8 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-from kombu.exceptions import OperationalError as BrokerError
 from redis import Redis
+from redis.exceptions import ConnectionError as RedisConnectionError
 
 from shared.errors import BrokenImage
 from shared.jobs import ACTIVE_KEY, Jobs, job_key
@@ -246,7 +246,7 @@ def test_a_job_that_could_not_be_sent_again_stays_watched(
 ) -> None:
     job_id = overdue(jobs, JobKind.SEARCH, SEARCH_OF_AN_ITEM, 1)
     nowhere = settings.model_copy(update={"redis_url": f"redis://127.0.0.1:{free_port()}/0"})
-    with create_celery(nowhere, "test") as app, pytest.raises(BrokerError):
+    with create_celery(nowhere, "test") as app, pytest.raises(RedisConnectionError):
         recover_jobs(jobs, redis_client, TaskSender(app), settings)
     score = redis_client.zscore(ACTIVE_KEY, job_id)
     assert score is not None

@@ -6,7 +6,7 @@ from dataclasses import dataclass, replace
 from datetime import UTC, datetime
 from time import monotonic
 
-from kombu.exceptions import OperationalError as BrokerError
+from redis.exceptions import RedisError
 
 from shared.batch_files import (
     BatchState,
@@ -101,7 +101,7 @@ class BatchRunner:
         self.jobs.return_attempt(job.id)  # this turn has ended well, and the next one counts as begun again
         try:
             self.tasks.send("search_batch", job.id)
-        except BrokerError as error:
+        except RedisError as error:
             log.warning("Batch search %s waits for recovery: %s", job.id, error)
 
     def _finish(self, job: JobRecord, state: BatchState) -> None:
