@@ -55,6 +55,7 @@ class Duels:
         self._scratch = scratch
         self._threads = threads
         self._raw = raw
+        self._floors: list[float] = []
 
     def measure(self, chosen: Mapping[str, str]) -> dict[str, Any]:
         """Return the pairs of windows by what is compared with.
@@ -66,7 +67,8 @@ class Duels:
             For each of raw, repeats_1, repeats_32, lone and the rivals: ours and theirs, one number a window,
             `ratio`, the median of ours / theirs, and our_cpu_ms and their_cpu_ms of a search by process, medians, where
             they are known. Of `lone` ours is the p95 of a lone client, theirs a forward pass, in
-            ms both, and `difference` the median of ours - theirs.
+            ms both, `difference` the median of ours - theirs, and `floor` the median of what the p95 of the raw engine,
+            when it pauses between searches, is above a forward pass.
         """
         most = max(CLIENTS)
         with self._installation.group() as group:
@@ -87,13 +89,16 @@ class Duels:
                     pairs[rival] = self._in_turn(_without(server.groups.values(), cold[most]), theirs)
         both = zip(pairs["lone"]["ours"], pairs["lone"]["theirs"], strict=True)
         pairs["lone"]["difference"] = statistics.median(p95 - forward for p95, forward in both)
+        pairs["lone"]["floor"] = statistics.median(self._floors)
         return pairs
 
     def _raw_rate(self) -> Window:
         return dict(self._raw(self._photos[:RAW_PHOTOS])["loop"])
 
     def _forward_pass(self) -> Window:
-        return dict(self._raw(self._photos[:RAW_PHOTOS])["forward_ms"])
+        raw = self._raw(self._photos[:RAW_PHOTOS])
+        self._floors.append(raw["paused"]["p95"] - raw["forward_ms"]["p50"])
+        return dict(raw["forward_ms"])
 
     def _ours(self, running: Running, clients: int, headers: dict[str, str]) -> Callable[[], Window]:
         return self._window(running.plan(self._photos, clients, headers))

@@ -14,7 +14,7 @@ import subprocess
 import sys
 import time
 from collections import Counter
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import asdict, dataclass, field
 from pathlib import Path
 from typing import Any, Literal
@@ -26,6 +26,7 @@ from benchmarks.serving.statistics import latencies
 HOST = "127.0.0.1"
 BOUNDARY = b"lookalike-benchmark-3f1c"
 WAIT = "wait=30"
+SLOWEST = 20  # one of so many: the slowest 5 %
 
 
 @dataclass(frozen=True)
@@ -82,7 +83,8 @@ def run_load(plan: LoadPlan) -> dict[str, Any]:
     Returns:
         windows: one mapping per repetition: rate per second, searches, p50, p95, p99 and mean in milliseconds,
         polls, cpu_share of the load generator (1.0 is one core), cpu_ms of each group per search, answered_from counts
-        and step_ms means where the answers tell them. answers: item ids by photo, if wanted.
+        and step_ms means where the answers tell them, and slowest: mean and step_ms of the slowest 5 %.
+        answers: item ids by photo, if wanted.
 
     Raises:
         LoadFailed: if a request failed.
@@ -193,9 +195,7 @@ class Generator:
         inside = [done for done in self.done if start[0] <= done.at < stop[0]]
         elapsed, searches = stop[0] - start[0], max(1, len(inside))
         results = [_result(done.answer) for done in inside]
-        steps: Counter[str] = Counter()
-        for result in results:
-            steps.update(result.get("timings_ms", {}))
+        slowest = sorted(inside, key=lambda done: done.milliseconds)[-max(1, len(inside) // SLOWEST) :]
         origins = Counter(result["answered_from"] for result in results if "answered_from" in result)
         return {
             "rate": len(inside) / elapsed,
@@ -205,7 +205,11 @@ class Generator:
             "cpu_share": (stop[1] - start[1]) / elapsed,
             "cpu_ms": {name: (stop[2][name] - used) * 1000 / searches for name, used in start[2].items()},
             "answered_from": dict(origins),
-            "step_ms": {name: total / searches for name, total in steps.items()},
+            "step_ms": _mean_steps(results),
+            "slowest": {
+                "mean": sum(done.milliseconds for done in slowest) / max(1, len(slowest)),
+                "step_ms": _mean_steps([_result(done.answer) for done in slowest]),
+            },
         }
 
     def answers(self) -> dict[str, list[str]]:
@@ -219,6 +223,13 @@ def _result(answer: Answer) -> dict[str, Any]:
     if result is None or "hits" not in result:
         raise LoadFailed(f"an answer without hits: {answer.body[:500]!r}")
     return result
+
+
+def _mean_steps(results: Sequence[Mapping[str, Any]]) -> dict[str, float]:
+    steps: Counter[str] = Counter()
+    for result in results:
+        steps.update(result.get("timings_ms", {}))
+    return {name: total / len(results) for name, total in steps.items()}
 
 
 def hit_ids(result: Mapping[str, Any]) -> list[str]:

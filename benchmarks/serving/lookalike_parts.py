@@ -3,8 +3,10 @@
 import statistics
 import threading
 import time
+from collections import Counter
 from collections.abc import Callable, Sequence
 from dataclasses import replace
+from itertools import pairwise
 from pathlib import Path
 from typing import Any
 
@@ -14,9 +16,9 @@ from benchmarks.report import percentile
 from benchmarks.serving.load import run_load
 from benchmarks.serving.lookalike import CACHED, FRESH, Running
 from benchmarks.serving.photos import Material, unknown_photo
-from benchmarks.serving.processes import peak_mib
+from benchmarks.serving.processes import cpu_seconds, peak_mib
 from benchmarks.serving.scale import CLIENTS, IDENTICAL_UPLOADS, MANY_CLIENTS, Scale
-from benchmarks.serving.statistics import summary
+from benchmarks.serving.statistics import median_of, summary
 
 REDIS_SEARCHES = 100
 LEAST_CALLS = 0.1  # below that it is upkeep, which the subtraction doesn't meet exactly
@@ -111,26 +113,45 @@ def redis_per_search(running: Running, photos: Sequence[str]) -> dict[str, Any]:
 
 
 def bulk(running: Running, material: Material, scale: Scale, raw_rate: Callable[[], float]) -> dict[str, Any]:
-    """Import half of what is left of the catalogue alone, and half while one client searches.
+    """Import two quarters of what is left of the catalogue alone, and half while one client searches.
 
     Args:
         running: the installation.
         material: photos and catalogue.
         scale: of the bench.
-        raw_rate: measures the raw engine's images a second; asked just before and just after the lone import.
+        raw_rate: measures the raw engine's images a second; asked before, between and after the lone imports.
+
+    Returns:
+        alone: the lone imports; rates and raw_rates: their images a second, and those of the raw engine just before and
+        after, on average; ratio: the mean of the ones over the others; cpu_ms: CPU time of an image by process; idle:
+        figures of one client just before and just after the search beside an import, together.
     """
     rest = material.products[scale.calibration_items :]
     half = len(rest) // 2
-    raw = [raw_rate()]
-    alone = running.import_products(rest[:half], material.root, "bulk.csv")
-    raw.append(raw_rate())
-    rate = alone["embedded"] / alone["committed_s"]
+    raw, alone, cpu = [raw_rate()], [], Counter[str]()
+    for number, part in enumerate((rest[: half // 2], rest[half // 2 : half])):
+        before = cpu_seconds(running.groups)
+        alone.append(running.import_products(part, material.root, f"bulk-{number}.csv"))
+        cpu.update({name: 1000 * (used - before[name]) for name, used in cpu_seconds(running.groups).items()})
+        raw.append(raw_rate())
+    rates = [done["embedded"] / done["committed_s"] for done in alone]
+    raw_rates = [statistics.fmean(pair) for pair in pairwise(raw)]
     # Less than the import will take, so that it runs to the end of the load.
-    seconds = max(1.0, min(3 * scale.seconds, 0.5 * (len(rest) - half) / rate))
+    seconds = max(1.0, min(3 * scale.seconds, 0.5 * (len(rest) - half) / statistics.fmean(rates)))
     photos = [str(photo) for photo in material.photos]
     plan = replace(running.plan(photos, 1, FRESH), warmup_seconds=0.5, seconds=seconds)
+    idle = [run_load(plan)["windows"][0]]
     together = running.search_while_importing(plan, rest[half:], material.root)
-    return {"alone": alone, "rate": rate, "raw_rate": statistics.mean(raw), "together": together}
+    idle.append(run_load(plan)["windows"][0])
+    return {
+        "alone": alone,
+        "rates": rates,
+        "raw_rates": raw_rates,
+        "ratio": statistics.fmean(ours / theirs for ours, theirs in zip(rates, raw_rates, strict=True)),
+        "cpu_ms": {name: used / sum(done["embedded"] for done in alone) for name, used in cpu.items()},
+        "idle": median_of(idle),
+        "together": together,
+    }
 
 
 def cold_starts(running: Running, photo: Path, scale: Scale) -> dict[str, Any]:

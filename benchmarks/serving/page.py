@@ -1,6 +1,7 @@
 """docs/results/serving.md, serving.json and the picture."""
 
 import json
+import os
 import subprocess
 import sys
 from collections.abc import Iterator, Mapping, Sequence
@@ -58,7 +59,7 @@ def lines(run: Mapping[str, Any]) -> Iterator[str]:
     for backbone, measured in run["encoders"].items():
         yield from (f"## {backbone}", "", *_systems(measured), *_runtimes(measured), *_ours(measured))
     yield from losses(run["encoders"])
-    yield from losses_in_words(run["encoders"])
+    yield from losses_in_words(run["encoders"], os.cpu_count() or 1)
     yield from ("## All figures", "", "```text", *name_value_lines(run["figures"]), "```")
 
 
@@ -154,19 +155,24 @@ def _ours(measured: Mapping[str, Any]) -> Iterator[str]:
     yield ""
     bulk, start = ours["bulk"], ours["cold_start"]
     together = bulk["together"]
-    kept = 10 * ours["cache_hits"]["similar_kept"]
-    yield f"- Answers to photos that were compressed again hold {kept:.2f} of a fresh answer's 10 items on average."
+    kept, calibrated = 10 * ours["cache_hits"]["similar_kept"], measured["release"]["similar"]
+    yield (
+        f"- Answers to photos that were compressed again hold {kept:.2f} of a fresh answer's 10 items on average. The "
+        f"threshold, {calibrated['min_cosine']}, is that of the release: the lowest whose hits hold "
+        f"{10 * calibrated['wanted_overlap']:.0f} of 10 for altered photos of the catalogue; these here are photos of "
+        f"the street."
+    )
     yield (
         f"- While {MANY_CLIENTS} clients wait, `/healthz` is answered by the same gunicorn worker within "
         f"{many['healthz_p95']:.0f} ms (p95 of {many['healthz_probes']})."
     )
     yield (
-        f"- Bulk import: {bulk['alone']['embedded']:,} images in {bulk['alone']['committed_s']:.1f} s, "
-        f"{bulk['rate']:.0f} a second from request to last commit; the raw engine embeds {bulk['raw_rate']:.0f} "
-        f"a second just before and after. Near-duplicates are told after {bulk['alone']['seconds']:.1f} s."
+        f"- Bulk import: {_images_in_seconds(bulk['alone'])}, {_rates(bulk['rates'])} a second from request to last "
+        f"commit; the raw engine embeds {_rates(bulk['raw_rates'])} a second just before and after."
     )
     yield (
-        f"- A lone search takes {together['search']['p50']:.1f} ms (p95 {together['search']['p95']:.1f}) while "
+        f"- A lone search takes {together['search']['p50']:.1f} ms (p95 {together['search']['p95']:.1f}; just before "
+        f"and after {bulk['idle']['p50']:.1f}, p95 {bulk['idle']['p95']:.1f}) while "
         f"an import runs{'' if together['covered'] else ', which ended before the searches did'}; "
         f"that import embeds {together['import']['embedded'] / together['import']['seconds']:.0f} images a second."
     )
@@ -182,6 +188,14 @@ def _ours(measured: Mapping[str, Any]) -> Iterator[str]:
     seconds += [f"{ours['rebuild_s']:.0f} s from all"] if "rebuild_s" in ours else []
     yield f"- Building the release took {', '.join(seconds)}."
     yield ""
+
+
+def _images_in_seconds(imports: Sequence[Mapping[str, Any]]) -> str:
+    return " and ".join(f"{done['embedded']:,} images in {done['committed_s']:.1f} s" for done in imports)
+
+
+def _rates(rates: Sequence[float]) -> str:
+    return " and ".join(f"{rate:.0f}" for rate in rates)
 
 
 def _origins(window: Mapping[str, Any]) -> str:

@@ -4,10 +4,11 @@ from collections.abc import Iterator, Mapping
 from typing import Any
 
 from benchmarks.encoder_precision import markdown_table
-from benchmarks.serving.figures import MOST, SHORT
+from benchmarks.serving.figures import SHORT
 from benchmarks.serving.plot import PARTS, STEPS
 from benchmarks.serving.scale import CLIENTS
 
+KINDS = {"cold": "cold searches", "repeats": "exact repeats"}
 STEP_TEXTS = {
     "queue": "from the record until a thread of the search worker has the job",
     "refresh": "has the catalogue changed?",
@@ -33,8 +34,10 @@ def losses(encoders: Mapping[str, Any]) -> Iterator[str]:
     yield from (*_cpu_table(encoders), "")
     for backbone, measured in encoders.items():
         short, ours = SHORT[backbone], measured["lookalike"]
-        yield from _profile(f"{short}, cold searches of {MOST} clients", ours.get("profile"))
-        yield from _profile(f"{short}, exact repeats of one client", ours.get("profile_of_repeats"))
+        for load, profile in ours.get("profiles", {}).items():
+            kind, clients = load.split("_")
+            whose = f"{clients} clients" if clients != "1" else "one client"
+            yield from _profile(f"{short}, {KINDS[kind]} of {whose}", profile)
 
 
 def _step_table(encoders: Mapping[str, Any]) -> list[str]:
@@ -68,17 +71,24 @@ def _cpu_table(encoders: Mapping[str, Any]) -> list[str]:
     return markdown_table(("", *PARTS, "load generator", "all"), rows)
 
 
-def _profile(load: str, profile: Mapping[str, Any] | None) -> Iterator[str]:
-    if profile is None:
-        return
+def _profile(load: str, profile: Mapping[str, Any]) -> Iterator[str]:
+    yield f"### {load}"
+    yield ""
     if "unavailable" in profile:
-        yield f"No profile of {load}: {profile['unavailable']}."
+        yield f"No profile: {profile['unavailable']}."
         yield ""
         return
     held, cpu = profile["held_ms"], profile["cpu_ms"]
-    yield f"{load}, with py-spy looking on ({profile['rate']:.0f} a second then): ms of CPU time of a search that hold"
-    yield "Python's interpreter, of which each process has one, by what held it; and the rest, which is native code"
-    yield "beside it (network, decoding, index, hashing, sockets) and the change of threads."
+    yield "CPU time of a search in ms by thread, as the system counts it; nobody looks on:"
+    yield ""
+    threads = profile["threads"]
+    names = dict.fromkeys(name for used in threads.values() for name in used)
+    rows = [[name, *(f"{used.get(name, 0.0):.2f}" for used in threads.values())] for name in names]
+    rows.append(["all", *(f"{sum(used.values()):.2f}" for used in threads.values())])
+    yield from (*markdown_table(("thread", *threads), rows), "")
+    yield f"With py-spy looking on ({profile['rate']:.0f} a second then): ms of CPU time of a search that hold Python's"
+    yield "interpreter, of which each process has one, by what held it; and the rest, which is native code beside it"
+    yield "(network, decoding, index, hashing, sockets) and the change of threads."
     yield ""
     names = dict.fromkeys(name for categories in held.values() for name in categories)
     rows = [[name, *(f"{categories.get(name, 0.0):.2f}" for categories in held.values())] for name in names]

@@ -1,4 +1,4 @@
-"""The raw engine: decode, the release's runtime and exact search in a plain loop, without any server.
+"""The raw engine: decode, the release's runtime and the release's index in a plain loop, without any server.
 
 python -m benchmarks.serving.raw_engine < plan.json
 """
@@ -16,7 +16,7 @@ import faiss
 import numpy as np
 
 from benchmarks.serving.bundle import Bundle, PlainIndex, decode_as_served
-from benchmarks.serving.statistics import latencies, summary
+from benchmarks.serving.statistics import latencies, median_of, summary
 from worker.encoder import Encoder
 from worker.encoder.package import open_encoder
 
@@ -144,6 +144,7 @@ def measure(plan: RawPlan) -> dict[str, Any]:
         return {"bulk_rate": statistics.median(engine.embed_images(images) for _ in range(plan.repetitions))}
     photos = [Path(photo).read_bytes() for photo in plan.photos]
     index_threads = engine.fastest_index_threads(photos, bundle.threads)
+    short = plan.seconds / 2
     answers = {
         name: [hit["item_id"] for hit in engine.search(photo)] for name, photo in zip(plan.photos, photos, strict=True)
     }
@@ -152,9 +153,9 @@ def measure(plan: RawPlan) -> dict[str, Any]:
         "runtime": engine.encoder.manifest["runtime"],
         "index_threads": index_threads,
         "loop": summary([engine.search_for(photos, plan.seconds) for _ in range(plan.repetitions)]),
-        "paused": engine.search_for(photos, plan.seconds / 2, PAUSE_SECONDS),
-        "forward_ms": engine.forward_ms(photos[0], plan.seconds / 2),
-        "forward_batch_8": engine.forward_rate(photos, plan.seconds / 2),
+        "paused": median_of([engine.search_for(photos, short, PAUSE_SECONDS) for _ in range(plan.repetitions)]),
+        "forward_ms": median_of([engine.forward_ms(photos[0], short) for _ in range(plan.repetitions)]),
+        "forward_batch_8": statistics.median(engine.forward_rate(photos, short) for _ in range(plan.repetitions)),
         "answers": answers,
     }
 

@@ -28,9 +28,11 @@ from benchmarks.serving.profile import Profiler, ProfileUnavailable
 from benchmarks.serving.raw_engine import RawPlan
 from benchmarks.serving.rivals import measure_rival
 from benchmarks.serving.scale import CLIENTS, Scale
+from benchmarks.serving.threads import by_role, cpu_seconds_of_threads, members, roles
 
 BULK_IMAGES = 1500
 PROFILE_SECONDS = 10.0
+PROFILED = (("cold", max(CLIENTS)), ("cold", 1), ("repeats", 1), ("repeats", max(CLIENTS)))
 PROCESS_SECONDS = 900
 
 
@@ -139,8 +141,11 @@ class EncoderRun:
             ours["busy_peak_mib"] = peak_mib(group.pid("search"))
             if self._wanted.profiles:
                 self._say("Lookalike, profile")
-                ours["profile"] = self._profile(running, max(CLIENTS), FRESH)
-                ours["profile_of_repeats"] = self._profile(running, 1, CACHED)
+                ours["profiles"] = {
+                    load: self._profile(running, clients, FRESH if kind == "cold" else CACHED)
+                    for kind, clients in PROFILED
+                    for load in [f"{kind}_{clients}"]
+                }
             self._say("Lookalike, cold starts")
             ours["cold_start"] = cold_starts(running, material.photos[0], scale)
         return ours
@@ -158,10 +163,12 @@ class EncoderRun:
         return _run_module("raw_engine", stdin=json.dumps(asdict(plan)))
 
     def _profile(self, running: Running, clients: int, headers: dict[str, str]) -> dict[str, Any]:
+        """Return CPU time by thread of a load that nobody watches, and then what py-spy sees of the same load."""
         pids = {name: running.group.pid(name) for name in ("web", "search")}
         seconds = PROFILE_SECONDS if self._wanted.scale.repetitions > 1 else PROFILE_SECONDS / 3
         profiler = Profiler(pids, seconds, self._scratch / "profile")
         try:
+            threads = self._threads_of(running, pids, clients, headers)
             profiler.start()
             plan = running.plan(self._photos, clients, headers)
             (window,) = run_load(replace(plan, seconds=seconds + 3, repetitions=1))["windows"]
@@ -176,6 +183,27 @@ class EncoderRun:
             },
             "cpu_ms": {process: window["cpu_ms"][process] for process in held},
             "rate": window["rate"],
+            "threads": threads,
+        }
+
+    def _threads_of(
+        self, running: Running, pids: Mapping[str, int], clients: int, headers: dict[str, str]
+    ) -> dict[str, Any]:
+        plan = replace(running.plan(self._photos, clients, headers), seconds=self._wanted.scale.seconds)
+        processes = {name: members(group) for name, group in pids.items()}
+        try:
+            known = {name: roles(found) for name, found in processes.items()}
+        except (OSError, subprocess.SubprocessError) as error:
+            raise ProfileUnavailable(f"threads have no names: {error}") from error
+        run_load(plan)  # what a pause has let go cold
+        before = {name: cpu_seconds_of_threads(found) for name, found in processes.items()}
+        searches = run_load(plan)["windows"][0]["searches"]
+        after = {name: cpu_seconds_of_threads(found) for name, found in processes.items()}
+        return {
+            name: {
+                role: 1000 * used / searches for role, used in by_role(before[name], after[name], known[name]).items()
+            }
+            for name in pids
         }
 
 

@@ -18,6 +18,16 @@ from benchmarks.serving.page_words import losses_in_words
 from benchmarks.serving.processes import cpu_seconds, stopped
 from benchmarks.serving.profile import RATE, category, held_seconds
 from benchmarks.serving.statistics import latencies, median_of, name_value_lines
+from benchmarks.serving.threads import (
+    LOOP,
+    NATIVE,
+    NETWORK,
+    UPKEEP,
+    by_role,
+    cpu_seconds_of_threads,
+    members,
+    roles,
+)
 from benchmarks.serving.weights import stand_in_weights
 from tests.stack import wait_until
 
@@ -199,6 +209,7 @@ def test_a_folder_that_no_run_made_is_never_emptied(tmp_path: Path) -> None:
 
 def test_the_words_say_what_litserves_rate_would_leave_to_the_search_worker() -> None:
     window = {"rate": 90.0, "mean": 25.0, "p95": 30.0, "cpu_ms": {"web": 4.0, "search": 16.0}, "step_ms": {}}
+    window |= {"cpu_share": 0.1, "slowest": {"mean": 40.0, "step_ms": {"queue": 12.0, "total": 30.0}}}
     steps = {"decode": 2.0, "embed": 9.0, "search": 1.0}
     run: dict[str, Any] = {
         "raw": {
@@ -209,8 +220,9 @@ def test_the_words_say_what_litserves_rate_would_leave_to_the_search_worker() ->
         },
         "lookalike": {
             "cold": {"clients": {"1": window, "32": window}},
-            "repeats": {"1": {**window, "rate": 390.0}, "32": {**window, "rate": 390.0}},
-            "profile_of_repeats": {"held_ms": {"web": {"gunicorn": 0.6, "redis client": 0.39, "other": 0.01}}},
+            "repeats": {"1": {**window, "rate": 400.0}, "32": {**window, "rate": 400.0}},
+            "profiles": {"repeats_1": {"held_ms": {"web": {"gunicorn": 0.6, "redis client": 0.39, "other": 0.01}}}},
+            "bulk": {"rates": [100.0, 80.0], "raw_rates": [100.0], "ratio": 0.9, "cpu_ms": {"bulk": 15.0, "beat": 0.0}},
         },
         "rivals": {},
         "duels": {
@@ -220,15 +232,59 @@ def test_the_words_say_what_litserves_rate_would_leave_to_the_search_worker() ->
                 "ratio": 0.72,
                 "our_cpu_ms": {"web": 3.0, "redis": 1.0, "search": 17.0},
                 "their_cpu_ms": {"litserve": 15.0},
-            }
+            },
+            "sync_flask": {"ours": [90.0], "theirs": [40.0], "ratio": 2.25, "our_cpu_ms": {"web": 3.0, "search": 17.0}},
+            "plain_celery": {"ours": [90.0], "theirs": [20.0], "ratio": 4.5, "our_cpu_ms": {}},
+            "lone": {"floor": 14.0, "difference": 17.0},
+            "repeats_1": {"ours": [390.0], "theirs": [40.0], "ratio": 9.75},
+            "repeats_32": {"ours": [1600.0], "theirs": [100.0], "ratio": 16.0},
         },
     }
-    told = "\n".join(losses_in_words({"resnet50": run}))
+    told = "\n".join(losses_in_words({"resnet50": run}, 2))
     # 2 cores at 125 a second are 16 ms, 4 of them around the worker; 2 + 1 + 8 are the engine's.
     assert "90 searches a second of 21.0 ms of CPU time against 125 of 15.0 ms" in told
     assert "would leave 12.0 ms to the search worker" in told
-    assert "take 11.0 of it in a plain loop: 1.0 ms for all that makes it a job" in told
-    assert "19.0 ms: 14.0 above a forward pass" in told
-    assert "gunicorn 60%, redis client 39%." in told
+    assert "take 11.0 of it in a plain loop: 1.0 ms for all that makes it a job. The worker takes 17.0." in told
+    # 4 times 40 a second leave 2 cores 12.5 ms each, of which 11 + 3 are spoken for.
+    assert "4 times Flask's 40 searches a second leave 12.5 ms of CPU time" in told
+    assert "web, Redis and the others 3.0: more than that. The search worker takes 17.0 instead of 11.0." in told
+    assert "Celery's" not in told, "that goal is reached"
+    assert "take 40.0 ms on average: queue 12.0, and the rest (HTTP, web, end of the job) 28.0" in told
+    assert "of the goal's 15 ms 1.0 are left" in told
+    # 20 ms of our processes and 0.25 of the client's: two cores can do 98.8 of these a second.
+    assert "15 times the cold rate, 600 a second, would leave 1.67 ms of one core for each" in told
+    assert "all 2 cores, without any wait, would do 99 a second" in told
+    assert "gunicorn 0.60, redis client 0.39; 1.00 in all." in told
+    assert "Repeats of 32 clients" not in told, "that goal is reached"
+    assert "embeds 90 images a second" in told
+    assert "that reaches 0.85 of it. CPU time of an image in ms: bulk 15.0; 2 cores have 22.2" in told
     run["duels"]["litserve"]["ratio"] = 1.1
-    assert "In turn with LitServe" not in "\n".join(losses_in_words({"resnet50": run}))
+    assert "In turn with LitServe" not in "\n".join(losses_in_words({"resnet50": run}, 2))
+
+
+def test_cpu_time_is_told_by_what_threads_do() -> None:
+    spinning = (
+        "import threading, time\n"
+        "end = time.time() + 60\n"
+        "def spin():\n    while time.time() < end: pass\n"
+        "threading.Thread(target=spin, name='embed-0', daemon=True).start()\n"
+        "threading.Thread(target=time.sleep, args=(60,), name='watchdog', daemon=True).start()\n"
+        "time.sleep(60)"
+    )
+    with subprocess.Popen([sys.executable, "-c", spinning], start_new_session=True) as process:
+        try:
+            wait_until(lambda: len(cpu_seconds_of_threads(members(process.pid))) == 3, 20, "its threads run")
+            pids = members(process.pid)
+            assert pids == [process.pid]
+            known = roles(pids)
+            assert set(known.values()) == {NETWORK, LOOP, UPKEEP}
+            before = cpu_seconds_of_threads(pids)
+            wait_until(lambda: sum(cpu_seconds_of_threads(pids).values()) > sum(before.values()), 20, "it spins")
+            used = by_role(before, cpu_seconds_of_threads(pids), known)
+            assert next(iter(used)) == NETWORK
+        finally:
+            process.kill()
+
+
+def test_a_thread_that_python_does_not_know_is_one_of_native_code() -> None:
+    assert by_role({1: 5.0, 3: 1.0}, {1: 5.5, 2: 1.0, 3: 1.0}, {1: LOOP, 3: UPKEEP}) == {NATIVE: 1.0, LOOP: 0.5}
