@@ -60,6 +60,9 @@ def main() -> None:
     signal.signal(signal.SIGTERM, interrupt)
     chosen = [] if arguments.no_faults else [experiment for experiment in ALL if experiment.name in arguments.only]
     folder = (arguments.scratch / datetime.now(UTC).strftime("%Y%m%d-%H%M%S")).resolve()
+    told = {name: value for name, value in SETTINGS.items() if "SECRET" not in name}
+    described = {"quick": arguments.quick, "seed": arguments.seed, "settings": told}
+    out = arguments.out or (folder / "results" if arguments.quick else ROOT / "docs" / "results")
     console, started = Console(stderr=True), time.monotonic()
     columns = (TextColumn("{task.description}"), BarColumn(), MofNCompleteColumn(), TimeElapsedColumn())
     with Progress(*columns, console=console) as progress:
@@ -75,13 +78,11 @@ def main() -> None:
 
         run = Run(QUICK if arguments.quick else FULL, folder, arguments.seed, show)
         records: list[Record] = run.experiments(chosen)
+        page = write_results(records, out.resolve(), described)
         if arguments.soak:
             records.append(run.soak(arguments.soak))
+            page = write_results(records, out.resolve(), described)
         progress.update(bar, completed=len(records))
-    told = {name: value for name, value in SETTINGS.items() if "SECRET" not in name}
-    described = {"quick": arguments.quick, "seed": arguments.seed, "settings": told}
-    out = arguments.out or (folder / "results" if arguments.quick else ROOT / "docs" / "results")
-    page = write_results(records, out.resolve(), described)
     for record in records:
         for what in record.broken:
             console.print(f"{record.name}: {what}", style="red", highlight=False, markup=False)

@@ -44,6 +44,7 @@ class Load:
         clients: int = CLIENTS,
         callback_of: CallbackOf = lambda _number: None,
         per_second: float | None = None,
+        sends_keys: bool = True,
     ) -> None:
         """Args:
         base_urls: of web processes; a client that is refused a connection takes the next, as a balancer does.
@@ -51,12 +52,14 @@ class Load:
         clients: how many search at once.
         callback_of: where the job of a search is to be posted.
         per_second: searches begun in a second, at most.
+        sends_keys: whether each search has an idempotency key.
         """
         self._base_urls = list(base_urls)
         self._ledger = ledger
         self._clients = clients
         self._callback_of = callback_of
         self._pause = clients / per_second if per_second else 0.0
+        self._sends_keys = sends_keys
         self._numbers = count()
         self._name = uuid.uuid4().hex
         self._stop = Event()
@@ -97,15 +100,13 @@ class Load:
     def _search(self, http: requests.Session, number: int, started: float) -> None:
         deadline = started + PATIENCE_SECONDS
         callback = self._callback_of(number)
-        request = {
+        request: dict[str, Any] = {
             "files": {"image": photo(f"{self._name}/{number}")},
             "data": {"callback_url": callback} if callback else {},
-            "headers": {
-                "Prefer": f"wait={WAIT_SECONDS}",
-                "Cache-Control": "no-cache",
-                "Idempotency-Key": f"{self._name}-{number}",
-            },
+            "headers": {"Prefer": f"wait={WAIT_SECONDS}", "Cache-Control": "no-cache"},
         }
+        if self._sends_keys:
+            request["headers"]["Idempotency-Key"] = f"{self._name}-{number}"
         answer = self._answer(http, "POST", "/v1/searches", deadline, **request)
         while answer is not None and answer.status_code in (200, 202):
             job = answer.json()

@@ -30,14 +30,18 @@ SETTINGS = {
     "LOOKALIKE_WEBHOOK_SECRET": "whsec_MfKQ9r8GKYqrTwjUPD8ILPZIo2LaLaSw",
 }
 
+NEWLINE = b"\n"
+TRACEBACK = b"Traceback (most recent call last)"
+# What is told without one: gunicorn and Celery when they lose a process, and we where only the reason is logged.
 UNHANDLED = re.compile(
-    rb"Unforeseen error at|\bJob [0-9a-f]{32} failed\b|raised unexpected|Exception in thread|"
-    rb"A message of the task|The listener for the ends of jobs failed|The engine could not be loaded"
+    rb"Unforeseen error at|\bJob [0-9a-f]{32} failed\b|raised unexpected|Exception in thread|Unrecoverable error|"
+    rb"Error handling request|A message of the task|The listener for the ends of jobs failed|"
+    rb"The engine could not be loaded"
 )
+ENTRY = re.compile(rb"(?m)^(?=\d{4}-\d\d-\d\d |\{|\[\d{4}-)")  # where an entry of a log begins; tracebacks follow
 # A task that meets a dead Redis ends by its error, which Celery logs; recovery runs the job again. That is foreseen.
 # The same holds for a database without room.
 FORESEEN = re.compile(rb"redis\.exceptions|kombu\.exceptions|disk is full|disk I/O error|No space left")
-LINES_OF_TRACE = 120
 
 
 class System:
@@ -160,18 +164,9 @@ class System:
         """Return the lines of exceptions that nobody had foreseen, of all logs, since this was asked before."""
         found = []
         for log in sorted(self.folder.rglob("logs/*.log")):
-            lines = log.read_bytes()[self._read_until.get(log, 0) :].splitlines()
+            text = log.read_bytes()[self._read_until.get(log, 0) :]
             self._read_until[log] = log.stat().st_size
-            for number, line in enumerate(lines):
-                if UNHANDLED.search(line) and not FORESEEN.search(b"\n".join(_with_trace(lines, number))):
-                    found.append(f"{log.stem}: {line.decode(errors='replace')[:300]}")
+            for entry in ENTRY.split(text):
+                if (TRACEBACK in entry or UNHANDLED.search(entry)) and not FORESEEN.search(entry):
+                    found.append(f"{log.stem}: {entry.partition(NEWLINE)[0].decode(errors='replace')[:300]}")
         return found
-
-
-def _with_trace(lines: list[bytes], number: int) -> Iterator[bytes]:
-    """Yield a line of a log, and the traceback that follows it."""
-    yield lines[number]
-    for line in lines[number + 1 : number + LINES_OF_TRACE]:
-        if re.match(rb"\d{4}-\d\d-\d\d |\{|\[\d{4}-", line):  # the next entry
-            return
-        yield line

@@ -36,7 +36,9 @@
     ├── AccessDenied              the caller may not
     │   ├── ApiKeyMissing             api_key_missing
     │   ├── ApiKeyInvalid             api_key_invalid
-    │   └── ScopeMissing              scope_missing
+    │   ├── ScopeMissing              scope_missing
+    │   ├── HostRefused               host_refused
+    │   └── OriginRefused             origin_refused
     ├── LimitReached              the client takes more than its share
     │   ├── RateLimited               rate_limited
     │   └── TooManyJobs               too_many_jobs
@@ -301,6 +303,18 @@ class ScopeMissing(AccessDenied):
     """The API key is not good for this."""
 
     code = "scope_missing"
+
+
+class HostRefused(AccessDenied):
+    """A server that is open to this machine alone was called by another name."""
+
+    code = "host_refused"
+
+
+class OriginRefused(AccessDenied):
+    """A page of another site wants to change something on a server that is open to this machine alone."""
+
+    code = "origin_refused"
 
 
 class LimitReached(LookalikeError):

@@ -69,7 +69,7 @@ class Settings(BaseSettings):
     access: Literal["auto", "keys", "open"] = Field(
         "auto",
         description="Whether requests need an API key: keys always, open never, "
-        "auto unless web listens on a loopback address only.",
+        "auto unless this machine alone reaches web.",
     )
     trusted_proxies: int = Field(
         0, ge=0, le=10, description="Proxies in front of web that add the client's address to X-Forwarded-For; 0: none."

@@ -77,9 +77,9 @@ NOBODY = Caller(None, False)
 
 
 def needs_keys(settings: Settings) -> bool:
-    """Whether requests need a key: unless this server listens on a loopback address only, or is open on purpose."""
+    """Whether requests need a key: unless this server is reached by this machine alone, or is open on purpose."""
     if settings.access == "auto":
-        return not is_loopback(settings.web_bind)
+        return not is_loopback(settings.web_bind) or settings.trusted_proxies > 0  # who has a proxy has clients
     return settings.access == "keys"
 
 

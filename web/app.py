@@ -45,6 +45,7 @@ from web.items import create_items_api
 from web.job_ends import JobEnds
 from web.jobs import create_jobs_api
 from web.keys_api import KeyRequest, RotateRequest, create_keys_api
+from web.local_only import keep_to_this_machine
 from web.metrics import measure_requests
 from web.operations import create_operations_api
 from web.rate_limits import RateLimits, limit_rates
@@ -122,6 +123,7 @@ def create_app(settings: Settings | None = None) -> OpenAPI:
     register_error_handlers(app)
     add_security_headers(app)
     allow_origins(app, settings.origins)
+    keep_to_this_machine(app, settings)
     if needs_keys(settings):
         check_that_keys_exist(services.api_keys, settings)
     identify(app, services.api_keys, settings)

@@ -39,7 +39,7 @@ STATUSES: dict[type[LookalikeError], int] = {
     errors.InvalidRow: 422,
     errors.ApiKeyMissing: 401,
     errors.ApiKeyInvalid: 401,
-    errors.ScopeMissing: 403,
+    errors.AccessDenied: 403,
     errors.LimitReached: 429,
     errors.InvalidBatch: 422,
     errors.BatchTooLarge: 413,

@@ -276,6 +276,12 @@ def test_keys_are_needed_wherever_others_may_come_in(access: str, bind: str, *, 
     assert needs_keys(settings) is expected
 
 
+@pytest.mark.parametrize("bind", ["127.0.0.1:8000", "unix:/run/lookalike.sock"])
+def test_keys_are_needed_behind_a_proxy(bind: str) -> None:
+    assert needs_keys(Settings(_env_file=None, web_bind=bind, trusted_proxies=1))
+    assert not needs_keys(Settings(_env_file=None, web_bind=bind, trusted_proxies=1, access="open"))
+
+
 def test_it_does_not_start_where_nobody_could_come_in(guarded: Settings) -> None:
     with pytest.raises(InvalidSettings, match=r"(?s)python -m web\.keys create.*LOOKALIKE_ACCESS=open"):
         create_app(guarded)
@@ -294,6 +300,40 @@ def test_a_key_that_a_wrong_clock_took_for_expired_is_good_again_when_the_clock_
 
     assert [check_with_a_clock_off_by(hours) for hours in (0, 1, 0, -1, 0)] == [True, False, True, True, True]
     database.dispose()
+
+
+@pytest.mark.parametrize("host", ["shop.example", "localhost.shop.example:8000", "10.0.0.5", "[::2]:8000", "127.1"])
+def test_a_server_without_keys_answers_to_this_machine_alone(guarded: Settings, host: str) -> None:
+    client = create_app(guarded.model_copy(update={"access": "auto"})).test_client()
+    refused(client.get("/v1/items", headers={"Host": host}), 403, "host_refused")
+    refused(client.get("/", headers={"Host": host}), 403, "host_refused")
+
+
+@pytest.mark.parametrize("host", ["localhost", "localhost:8000", "127.0.0.1:8000", "127.5.5.5", "[::1]:8000"])
+def test_a_page_of_this_server_may_write_and_one_of_another_site_may_not(guarded: Settings, host: str) -> None:
+    client = create_app(guarded.model_copy(update={"access": "auto"})).test_client()
+
+    def delete(**headers: str) -> Any:
+        return client.delete("/v1/items/a", headers={"Host": host, **headers})
+
+    assert delete().status_code == 204
+    assert delete(Origin=f"http://{host}").status_code == 404  # it is gone
+    for origin in ("https://evil.example", "null", f"http://{host}.evil.example", "http://localhost:1"):
+        refused(delete(Origin=origin), 403, "origin_refused")
+        assert client.get("/v1/items", headers={"Host": host, "Origin": origin}).status_code == 200
+
+
+def test_an_origin_that_is_named_may_write(guarded: Settings) -> None:
+    settings = guarded.model_copy(update={"access": "auto", "allowed_origins": "https://shop.example"})
+    client = create_app(settings).test_client()
+    assert client.delete("/v1/items/a", headers={"Origin": "https://shop.example"}).status_code == 204
+    refused(client.delete("/v1/items/a", headers={"Origin": "https://evil.example"}), 403, "origin_refused")
+
+
+def test_a_server_that_is_open_on_purpose_answers_to_every_name(guarded: Settings) -> None:
+    client = create_app(guarded.model_copy(update={"access": "open"})).test_client()
+    headers = {"Host": "shop.example", "Origin": "https://other.example"}
+    assert client.delete("/v1/items/a", headers=headers).status_code == 204
 
 
 def test_an_open_server_asks_for_nothing(guarded: Settings, admin: dict[str, str]) -> None:

@@ -12,15 +12,17 @@ from typing import Any
 
 import pytest
 
+from chaos import soak
 from chaos.experiments.mutated_input import generated, mutated_images
 from chaos.ledger import Ledger
 from chaos.page import totals, write_results
 from chaos.photos import photo
 from chaos.receiver import Receiver
 from chaos.record import Record
-from chaos.system import System
+from chaos.system import SETTINGS, System
 from chaos.usage import open_files, resident_mib
 from demo.processes import ProcessGroup
+from shared.settings import load_settings
 from tests.stack import ROOT, wait_until
 
 
@@ -81,7 +83,8 @@ def test_the_logs_are_searched_for_what_nobody_foresaw(tmp_path: Path) -> None:
     assert system.unhandled() == []
     with log.open("a") as file:
         file.write(unforeseen)
-    assert len(system.unhandled()) == 1
+        file.write(f"2026-11-26 18:00:03,1 WARNING x Nobody knows these words\n{trace}KeyError: 'k'\n{foreseen}")
+    assert [line.split()[3] for line in system.unhandled()] == ["ERROR", "WARNING"]
 
 
 def post(receiver: Receiver, path: str, webhook_id: str, body: bytes = b"{}") -> int:
@@ -158,3 +161,17 @@ def test_the_page_says_what_was_broken_lost_and_skipped(tmp_path: Path) -> None:
     found = totals([good, bad, skipped])
     assert (found["jobs"], found["lost"], found["recovery_s_max"], found["experiments_that_hold"]) == (5, 1, 3.0, 1)
     assert "soak_memory_growth_percent" not in found
+
+
+def test_the_settings_of_the_soak_hold_together(monkeypatch: pytest.MonkeyPatch) -> None:
+    for name, value in {**SETTINGS, **soak.SETTINGS}.items():
+        monkeypatch.setenv(name, value)
+    assert load_settings().job_ttl_seconds == 60
+
+
+def test_a_soak_compares_medians_after_warm_up_and_at_the_end() -> None:
+    minutes = [{"p95_ms": float(number), "mib": {"web": 100.0 + number}} for number in range(30)]
+    warm, last = soak.compared(minutes)
+    assert (warm["p95_ms"], last["p95_ms"]) == (8.5, 26.5)
+    assert last["mib"] == {"web": 126.5}
+    assert soak.compared(minutes[:1]) == (minutes[0], minutes[0])

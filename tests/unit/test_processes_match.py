@@ -9,6 +9,7 @@ import yaml
 
 from demo.procfile import RELEASE, read_procfile
 from shared.queues import QUEUES
+from web import gunicorn_config
 
 ROOT = Path(__file__).resolve().parents[2]
 INFRASTRUCTURE = {"redis", "postgres"}
@@ -61,6 +62,11 @@ def test_every_process_waits_for_redis_and_for_the_migrations(services: dict[str
             assert service["depends_on"]["redis"]["condition"] == "service_healthy", name
             assert service["depends_on"][RELEASE]["condition"] == "service_completed_successfully", name
     assert services[RELEASE]["depends_on"]["postgres"]["condition"] == "service_healthy"
+
+
+def test_a_process_may_take_as_long_to_end_as_its_clients_may_wait(services: dict[str, dict[str, Any]]) -> None:
+    for name, service in _ours(services).items():
+        assert int(service["stop_grace_period"].removesuffix("s")) > gunicorn_config.graceful_timeout, name
 
 
 def test_redis_keeps_an_append_only_file_on_a_volume(services: dict[str, dict[str, Any]]) -> None:
