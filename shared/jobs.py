@@ -161,6 +161,7 @@ class Jobs:
         message: TaskMessage | None = None,
         counted_as: Sequence[str] = (),
         learn: Callable[[str, int], None] | None = None,
+        keep: Callable[[JobRecord], None] | None = None,
     ) -> JobRecord:
         """Write the record of a new job, its photo and its message in one transaction: all of it, or nothing.
 
@@ -175,8 +176,11 @@ class Jobs:
             message: of the task that begins it; without one, recovery begins it.
             counted_as: what it counts as until it has ended; texts without spaces.
             learn: told each of `counted_as` with its new count, and the queue's key with the queue's length.
+            keep: told the record before anything is written.
         """
         job = _new_record(job_id, kind, JobStatus.QUEUED, parameters, callback_url, owner, origin, counted_as)
+        if keep is not None:
+            keep(job)
         key, lease_end = job_key(job.id), time.time() + self._settings.job_lease_seconds
         with self._redis.pipeline(transaction=True) as pipe:
             pipe.hset(key, mapping=cast("dict[Any, Any]", job.fields))

@@ -138,6 +138,15 @@ class EmbeddingRow(Table):
     vector: Mapped[bytes] = mapped_column(LargeBinary)
 
 
+class AcceptedImportRow(Table):
+    """An import that has not ended: the fields of its job record, as JSON; see shared/accepted_imports.py."""
+
+    __tablename__ = "accepted_import"
+    job_id: Mapped[str] = mapped_column(String(64), primary_key=True)
+    fields: Mapped[str] = mapped_column(Text)
+    created_at: Mapped[datetime] = mapped_column(UtcDateTime)
+
+
 class ImportChunkRow(Table):
     """A part of an import; it is done in the same transaction as its items."""
 

@@ -9,6 +9,7 @@ from prometheus_client import CollectorRegistry, ProcessCollector
 from werkzeug.middleware.proxy_fix import ProxyFix
 from werkzeug.wrappers import Response as BaseResponse
 
+from shared.accepted_imports import AcceptedImports
 from shared.catalogue import Catalogue
 from shared.database import connect_database
 from shared.jobs import Jobs
@@ -75,6 +76,7 @@ def create_services(settings: Settings) -> Services:
         redis=redis,
         engine=engine,
         jobs=jobs,
+        accepted_imports=AcceptedImports(engine, redis, settings),
         bounds=JobBounds(redis, settings),
         catalogue=Catalogue(engine),
         store=Store(settings.store_url),

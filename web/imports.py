@@ -84,8 +84,10 @@ def enqueue_import(
     def clear() -> None:
         for key in uploads[:1]:
             services.store.remove_tree(key.rpartition("/")[0])
+        services.accepted_imports.forget([job_id])
 
-    return send_job(services, job_id, JobKind.IMPORT, parameters, callback_url=callback_url, clear=clear)
+    keep = services.accepted_imports.keep
+    return send_job(services, job_id, JobKind.IMPORT, parameters, callback_url=callback_url, keep=keep, clear=clear)
 
 
 def _uploaded_file(services: Services) -> FileStorage:

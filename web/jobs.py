@@ -56,13 +56,16 @@ def create_jobs_api(services: Services) -> APIBlueprint:
     @api.delete("/v1/jobs/<job_id>", summary="Cancel a job", responses={200: Job})
     def cancel_job(path: JobPath) -> Response:
         """A waiting job never starts, a running import stops after the rows at hand; what was imported stays."""
-        check_visible(services.jobs.get(path.job_id))
-        return json_response(services.jobs.cancel(path.job_id).to_json())
+        check_visible(services.job(path.job_id))
+        cancelled = services.jobs.cancel(path.job_id)
+        if cancelled.kind is JobKind.IMPORT:
+            services.accepted_imports.forget([cancelled.id])
+        return json_response(cancelled.to_json())
 
     @api.get("/v1/jobs/<job_id>/errors", summary="Rows that an import left out", responses={200: RowErrorPage})
     def read_errors(path: JobPath, query: ErrorsQuery) -> Response:
         """By line of the file, with the reason and the remedy."""
-        check_visible(services.jobs.get(path.job_id))
+        check_visible(services.job(path.job_id))
         rows = services.catalogue.row_errors(path.job_id, query.limit, int(query.cursor or 0))
         page = RowErrorPage(
             errors=[RowError(line=row.line, item_id=row.item_id, code=row.code, detail=row.detail) for row in rows],

@@ -67,7 +67,7 @@ def wait_for_end(services: Services, job_id: str, seconds: int) -> JobRecord:
     """
     seconds = min(seconds, services.settings.wait_max_seconds)
     with _place_to_wait(services, job_id, seconds) as watch:
-        record = services.jobs.get(job_id)
+        record = services.job(job_id)
         check_visible(record)
         if watch is None or record.status.is_final:
             return record
@@ -106,6 +106,7 @@ def send_job(
     *,
     image: bytes | None = None,
     callback_url: str | None = None,
+    keep: Callable[[JobRecord], None] | None = None,
     clear: Callable[[], None] = lambda: None,
 ) -> Response:
     """Record a job, send its message, and answer.
@@ -117,6 +118,7 @@ def send_job(
         parameters: what its task needs to know.
         image: bytes of the uploaded photo.
         callback_url: where the finished job is posted.
+        keep: told the record before it is written.
         clear: removes what was kept for the job; called if there can be no job.
 
     Returns:
@@ -144,6 +146,7 @@ def send_job(
                 message=message,
                 counted_as=counted_as,
                 learn=services.bounds.learn,
+                keep=keep,
             )
         except Exception:
             clear()
@@ -152,10 +155,11 @@ def send_job(
             try:
                 record = _record_at_end(services, job_id, watch, wait)
             except JobNotFound:
-                clear()
-                raise RedisUnavailable(
-                    "Redis lost its data while this job waited, and the job with it. Send the request again."
-                ) from None
+                if keep is None:
+                    clear()
+                    raise RedisUnavailable(
+                        "Redis lost its data while this job waited, and the job with it. Send the request again."
+                    ) from None
             except RedisError as error:
                 # The job is sent: a client that was told that it failed would send it again.
                 log.warning("Redis failed while a client waited for job %s: %s", job_id, error)

@@ -86,10 +86,15 @@ def _add_upkeep_tasks(app: Celery, services: Services, tasks: TaskSender) -> Non
 
     @app.task(name="recover_jobs", shared=False)
     def recover_jobs_task() -> None:
+        try:
+            services.accepted_imports.look_after()
+        except SQLAlchemyError as error:  # searches are recovered all the same
+            log.warning("Imports that Redis may have lost can't be looked after: %s", error)
         recover_jobs(services.jobs, services.redis, tasks, settings)
 
     @app.task(name="clean_up", shared=False)
     def clean_up_task() -> None:
+        services.accepted_imports.look_after()
         clean_up(services.catalogue, services.jobs, services.store)
 
 

@@ -15,6 +15,7 @@ from redis import Redis
 from redis.exceptions import RedisError
 from sqlalchemy.exc import SQLAlchemyError
 
+from shared.accepted_imports import AcceptedImports
 from shared.catalogue import Catalogue
 from shared.database import connect_database
 from shared.errors import IndexUnavailable
@@ -84,6 +85,11 @@ class Services:
     def catalogue(self) -> Catalogue:
         """The catalogue database."""
         return Catalogue(connect_database(self.settings.database_url))
+
+    @cached_property
+    def accepted_imports(self) -> AcceptedImports:
+        """The imports that have not ended."""
+        return AcceptedImports(self.catalogue.engine, self.redis, self.settings)
 
     @cached_property
     def store(self) -> Store:
