@@ -1,7 +1,7 @@
-"""Settings that are each fine and can't hold together: a step must end before its lease, a lease before its deadline.
+"""Settings that are each fine and can't hold together.
 
-A step must end before its job's deadline, a dead worker's job must come to another one before that too, and nothing may
-be due after its record is gone. docs/decisions/0027-delivery.md shows all limits in their order.
+A step must end before it is taken for hung, a dead worker's job must come to another one before its deadline, and
+nothing may be due after its record is gone. docs/decisions/0027-delivery.md shows all limits in their order.
 """
 
 from collections.abc import Callable
@@ -17,6 +17,12 @@ _ORDER = (
     ("fetch_timeout_seconds", "search_deadline_seconds", "a slow host alone makes a search by URL fail as too late"),
     ("job_lease_seconds", "search_deadline_seconds", "a search whose worker died is too late before it is run again"),
     ("search_deadline_seconds", "job_ttl_seconds", "a search that waits is forgotten before it has failed"),
+    (
+        "fetch_timeout_seconds",
+        "job_step_max_seconds",
+        "a slow host alone makes an import's worker take itself for hung",
+    ),
+    ("job_lease_seconds", "job_step_max_seconds", "a step is taken for hung before its lease was renewed once"),
 )
 
 

@@ -28,9 +28,6 @@ if TYPE_CHECKING:
 
 log = logging.getLogger(__name__)
 
-# How long a worker may hold a job before recovery takes it for hung; far above what either kind needs.
-IMPORT_STEP_MAX_SECONDS = 3000
-BATCH_TURN_MAX_SECONDS = 3000  # a part that waits for slow hosts takes minutes
 RELEASE_MAX_SECONDS = 86_400  # embedding a large catalogue for another encoder takes hours
 
 DATABASE_FAILURES = (OperationalError, InterfaceError, PoolTimeout)
@@ -174,7 +171,7 @@ def add_job_tasks(app: Celery, services: Services, tasks: TaskSender) -> None:
             services.jobs.fail(job_id, error)
             clear_uploads(job, services.store)
 
-        run(job, IMPORT_STEP_MAX_SECONDS, work, fail)
+        run(job, settings.job_step_max_seconds, work, fail)
 
     @app.task(name="build_release", shared=False)
     def build_release_task(job_id: str) -> None:
@@ -219,7 +216,7 @@ def add_job_tasks(app: Celery, services: Services, tasks: TaskSender) -> None:
             check_tries(job)
             runner.run(job, still_wanted)
 
-        run(job, BATCH_TURN_MAX_SECONDS, work, fail)
+        run(job, settings.job_step_max_seconds, work, fail)
 
     def import_step(job_id: str, step: "Callable[[ImportRunner, JobRecord], None]", is_plan: bool = False) -> None:
         started = services.jobs.start(job_id, counts_as_attempt=is_plan)  # of a chunk, its own tries count
@@ -227,7 +224,13 @@ def add_job_tasks(app: Celery, services: Services, tasks: TaskSender) -> None:
             _clear_ended(job_id, services, lambda ended: runner().clear(ended))
             return
         job, imports = started.record, runner()
-        run(job, IMPORT_STEP_MAX_SECONDS, lambda: step(imports, job), lambda error: imports.fail(job, error), is_plan)
+        run(
+            job,
+            settings.job_step_max_seconds,
+            lambda: step(imports, job),
+            lambda error: imports.fail(job, error),
+            is_plan,
+        )
 
     @app.task(name="plan_import", shared=False)
     def plan_import_task(job_id: str) -> None:

@@ -6,21 +6,14 @@ the same from outside: Redis gives a message at once to whoever asks for one, so
 does not ask.
 """
 
-import logging
-import os
-import signal
 from collections.abc import Sequence
 from threading import Event, Thread
-from typing import NoReturn
 
-from billiard.process import active_children
 from celery.worker import state
 from redis import Redis
 
 from shared.queues import queue_key
-from worker.heartbeat import repeat
-
-log = logging.getLogger(__name__)
+from worker.heartbeat import end_process, repeat
 
 LOOK_SECONDS = 1.0
 # Asking again takes a consumer that works milliseconds. With these, a worker is back within ten seconds.
@@ -45,7 +38,8 @@ class Watchdog:
 
         def look() -> None:
             if waiting := self.look():
-                _end(waiting)
+                told = ", ".join(f"{count} on {queue}" for queue, count in waiting.items() if count)
+                end_process(f"Messages wait ({told}), and this idle worker has taken none for {IDLE_LOOKS} s: it ends")
 
         return repeat(look, LOOK_SECONDS, stopped, "watchdog")
 
@@ -68,13 +62,3 @@ class Watchdog:
             return {}
         self._idle_looks = looks + 1
         return waiting if self._idle_looks >= IDLE_LOOKS else {}
-
-
-def _end(waiting: dict[str, int]) -> NoReturn:
-    """End this process at once: its main thread may hang, and nothing is in hand that would have to be given back."""
-    told = ", ".join(f"{count} on {queue}" for queue, count in waiting.items() if count)
-    log.critical("Messages wait (%s), and this idle worker has taken none for %d s: it ends", told, IDLE_LOOKS)
-    for child in active_children():
-        os.kill(child.pid, signal.SIGKILL)
-    logging.shutdown()
-    os._exit(os.EX_SOFTWARE)

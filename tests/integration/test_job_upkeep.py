@@ -1,6 +1,9 @@
 """What keeps job records in order on a real Redis server: expiry, leases, callbacks that are due."""
 
 import logging
+import os
+import subprocess
+import sys
 from datetime import UTC, datetime, timedelta
 from pathlib import Path
 from threading import Event
@@ -12,8 +15,8 @@ from shared.errors import BrokenImage
 from shared.jobs import PREFIX, Jobs, job_key
 from shared.schemas import Delivery, JobKind, Progress
 from shared.settings import Settings
-from tests.servers import running_redis
-from tests.stack import wait_until
+from tests.servers import RedisProcess, running_redis
+from tests.stack import ROOT, wait_until
 from worker.heartbeat import Leases, repeat
 
 RESULT = {"rows": 1, "imported": 1, "failed": 0, "deleted": 0, "embedded": 1}
@@ -109,7 +112,8 @@ def test_each_try_of_a_callback_is_logged_and_plans_the_next(jobs: Jobs) -> None
 
 def test_a_job_in_hand_is_renewed_and_no_other(jobs: Jobs) -> None:
     held, let_go, too_long = create(jobs), create(jobs), create(jobs)
-    leases = Leases(jobs, lease_seconds=0.1)
+    hung: list[str] = []
+    leases = Leases(jobs, lease_seconds=0.1, on_hang=hung.append)
     with leases.holding(let_go, max_seconds=60):
         pass
     with leases.holding(too_long, max_seconds=0), leases.holding(held, max_seconds=60):
@@ -117,6 +121,32 @@ def test_a_job_in_hand_is_renewed_and_no_other(jobs: Jobs) -> None:
             jobs.renew(job_id, seconds=-5)
         wait_until(lambda: held not in jobs.overdue(), 20, "the job in hand is renewed")
         assert set(jobs.overdue()) == {too_long, let_go}
+        wait_until(lambda: bool(hung), 20, "the one that takes too long is noticed")
+    assert set(hung) == {f"Job {too_long} is in hand for longer than any may take: this process ends"}
+
+
+HANGING = """
+import sys, time
+from redis import Redis
+from shared.jobs import Jobs
+from shared.settings import Settings
+from worker.heartbeat import Leases
+
+jobs = Jobs(Redis.from_url(sys.argv[1]), Settings(_env_file=None, REDIS_URL=sys.argv[1]))
+with Leases(jobs, lease_seconds=0.1).holding(sys.argv[2], max_seconds=0):
+    time.sleep(60)
+"""
+
+
+def test_a_process_whose_job_hangs_ends_and_the_job_is_up_for_others(jobs: Jobs, redis_server: RedisProcess) -> None:
+    job_id = create(jobs)
+    jobs.start(job_id)
+    command = [sys.executable, "-c", HANGING, redis_server.url, job_id]
+    done = subprocess.run(command, cwd=ROOT, capture_output=True, text=True, timeout=50, check=False)
+    assert done.returncode == os.EX_SOFTWARE, done.stderr
+    assert f"Job {job_id} is in hand for longer than any may take" in done.stderr
+    jobs.renew(job_id, seconds=-5)
+    assert jobs.overdue() == [job_id]
 
 
 def test_bug_a_job_stays_in_hand_until_the_last_of_two_messages_is_done(jobs: Jobs) -> None:

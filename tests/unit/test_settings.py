@@ -162,6 +162,8 @@ def test_what_no_browser_sends_as_an_origin_is_refused(monkeypatch: pytest.Monke
         {"FETCH_TIMEOUT_SECONDS": "100", "SEARCH_DEADLINE_SECONDS": "100"},
         {"JOB_LEASE_SECONDS": "121", "SEARCH_DEADLINE_SECONDS": "120"},
         {"SEARCH_DEADLINE_SECONDS": "7200", "JOB_TTL_SECONDS": "3600"},
+        {"JOB_LEASE_SECONDS": "15", "JOB_STEP_MAX_SECONDS": "15"},
+        {"FETCH_TIMEOUT_SECONDS": "30", "JOB_STEP_MAX_SECONDS": "20"},
         {
             "WEBHOOK_MAX_ATTEMPTS": "20",
             "WEBHOOK_BACKOFF_SECONDS": "3600",
