@@ -18,12 +18,14 @@ CHECKED_IMAGES = 50
 
 
 def run(trial: Trial) -> None:
-    """Fill the disk that has database, store and index; import; free it; import again."""
+    """Fill the disk that has database, store and index, while an import is under way; import; free it; import again."""
     system, scale = trial.system, trial.scale
     rows = max(scale.side_rows, scale.snapshot_rows)
     before = _snapshots(system.data)
     first = trial.send_import("before-full", rows)
     trial.check_import(first, "before-full", rows, 300)
+    under_way = trial.send_import("under-way", rows)
+    trial.require(trial.wait_for(lambda: _has_begun(trial, under_way), 60), "the import under way did not begin")
     trial.say("filling the disk")
     with _filled(system.data):
         answer = system.post("/v1/imports", files={"file": ("catalogue.zip", catalogue("no-room", rows))})
@@ -37,6 +39,7 @@ def run(trial: Trial) -> None:
         trial.require(bool(found and found["status"] == "succeeded"), "a search failed on a full disk")
         time.sleep(FULL_SECONDS)
     trial.recovery("disk full")
+    _check_under_way(trial, under_way, rows)
     if accepted:
         trial.finished(accepted, 120)
     _check_images(trial)
@@ -47,6 +50,21 @@ def run(trial: Trial) -> None:
         trial.require(is_written, f"no index snapshot was written within {SNAPSHOT_SECONDS} s")
     parts = [path.name for path in (system.data / "store").rglob("*.part")]
     trial.require(not parts, f"halves of files were left: {parts[:5]}")
+
+
+def _has_begun(trial: Trial, job_id: str) -> bool:
+    job = trial.read(job_id)
+    return bool(job and job["progress"] and job["progress"]["done"])
+
+
+def _check_under_way(trial: Trial, job_id: str, rows: int) -> None:
+    """It ends: with all of its rows, or as failed for want of room; what it reported done is there."""
+    job = trial.finished(job_id, 300)
+    if job and job["status"] == "failed":
+        trial.require(job["error"]["code"] == "store_full", f"the import under way failed: {job['error']}")
+        trial.check_rows_reported(job_id, "under-way")
+    else:
+        trial.check_import(job_id, "under-way", rows, 300)
 
 
 @contextmanager
@@ -81,8 +99,9 @@ def _check_images(trial: Trial) -> None:
 
 EXPERIMENT = Experiment(
     "full-disk",
-    "The file system of database, store and index is filled up; an import comes; then there is room again.",
-    "The import is refused with 503, or ends; searches go on; every image is whole; afterwards the file is imported.",
+    "The file system of database, store and index is filled up during an import; another comes; then there is room.",
+    "The import under way ends, the other one is refused with 503, or ends; searches go on; every image is whole; "
+    "afterwards the file is imported.",
     run,
     needs_disk=True,
 )

@@ -71,6 +71,7 @@ def test_a_process_may_take_as_long_to_end_as_its_clients_may_wait(services: dic
 
 def test_redis_keeps_an_append_only_file_on_a_volume(services: dict[str, dict[str, Any]]) -> None:
     assert "--appendonly yes" in services["redis"]["command"]
+    assert "--maxmemory-policy noeviction" in services["redis"]["command"]
     assert services["redis"]["volumes"]
     assert services["postgres"]["volumes"]
 
