@@ -87,6 +87,12 @@ class JobRecord:
         return None if owner is None else owner.decode()
 
     @property
+    def predecessor(self) -> str | None:
+        """The id of the API key that its owner replaced, if that one was good still when it was made."""
+        predecessor = self.fields.get(b"predecessor")
+        return None if predecessor is None else predecessor.decode()
+
+    @property
     def traceparent(self) -> str | None:
         """The span of the request that made it (W3C Trace Context), where requests are traced."""
         parent = self.fields.get(b"traceparent")

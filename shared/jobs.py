@@ -172,7 +172,8 @@ class Jobs:
             image: bytes of the uploaded photo.
             callback_url: where it is posted when it has ended.
             owner: id of the API key that made it.
-            origin: `request_id`, and `traceparent` where requests are traced, of the request that made it.
+            origin: of the request that made it: `request_id`, `traceparent` where requests are traced, and
+                `predecessor` where its API key replaced another one a while ago.
             message: of the task that begins it; without one, recovery begins it.
             counted_as: what it counts as until it has ended; texts without spaces.
             learn: told each of `counted_as` with its new count, and the queue's key with the queue's length.

@@ -186,3 +186,5 @@ class ApiKeyRow(Table):
     expires_at: Mapped[datetime | None] = mapped_column(UtcDateTime)
     revoked_at: Mapped[datetime | None] = mapped_column(UtcDateTime)
     last_used_at: Mapped[datetime | None] = mapped_column(UtcDateTime)
+    replaces: Mapped[str | None] = mapped_column(String(32))
+    overlap_ends_at: Mapped[datetime | None] = mapped_column(UtcDateTime)

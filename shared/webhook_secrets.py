@@ -17,14 +17,16 @@ PREFIX = "whsec_"
 _PURPOSE = b"Lookalike callbacks of API key "
 
 
-def signing_secrets(settings: Settings, owner: str | None) -> tuple[str, ...]:
-    """Return the secrets that sign a callback, each as `whsec_` and base64: the present one, then the previous one.
+def signing_secrets(settings: Settings, owner: str | None, predecessor: str | None = None) -> tuple[str, ...]:
+    """Return the secrets that sign a callback, each as `whsec_` and base64: the present one, then previous ones.
 
     Args:
         settings: the installation's secrets; without one there is none.
         owner: id of the API key that made the job; None: the job was made without one.
+        predecessor: id of the key that it replaced, while receivers may know the secret of that one only.
     """
-    return tuple(_secret_of(master, owner) for master in _masters(settings))
+    keys = (owner,) if predecessor is None else (owner, predecessor)
+    return tuple(_secret_of(master, key) for key in keys for master in _masters(settings))
 
 
 def _masters(settings: Settings) -> Iterator[SecretStr]:

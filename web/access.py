@@ -1,6 +1,7 @@
 """Who may do what: one table of all routes, asked before each request."""
 
 import ipaddress
+from datetime import UTC, datetime
 from typing import NamedTuple
 
 from flask import Flask, g, request
@@ -116,6 +117,8 @@ def identify(app: Flask, keys: ApiKeys, settings: Settings) -> None:
         g.caller = Caller(key, False, has_bad_key=key is None)
         if key is not None:
             add_log_ids(key_id=key.id)
+            if (predecessor := key.predecessor(datetime.now(UTC))) is not None:
+                g.predecessor = predecessor  # jobs keep it: see `web.request_log.origin`
 
 
 def guard(app: Flask, settings: Settings) -> None:

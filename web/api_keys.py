@@ -53,6 +53,12 @@ class ApiKey:
     expires_at: datetime | None
     revoked_at: datetime | None
     last_used_at: datetime | None
+    replaces: str | None = None
+    overlap_ends_at: datetime | None = None
+
+    def predecessor(self, now: datetime) -> str | None:
+        """Return the id of the key that this one replaces, while both are good."""
+        return self.replaces if self.overlap_ends_at is not None and now < self.overlap_ends_at else None
 
     def allows(self, scope: Scope) -> bool:
         """Whether it is good for something; an admin's is good for everything."""
@@ -80,8 +86,26 @@ class ApiKeys:
         self._noted: dict[str, datetime] = {}
         self._lock = Lock()
 
-    def create(self, name: str, scopes: Sequence[Scope], expires_at: datetime | None = None) -> tuple[ApiKey, str]:
-        """Make a key; returns it as it is kept, and the text that its owner sends, which can't be had again."""
+    def create(
+        self,
+        name: str,
+        scopes: Sequence[Scope],
+        expires_at: datetime | None = None,
+        replaces: str | None = None,
+        overlap_ends_at: datetime | None = None,
+    ) -> tuple[ApiKey, str]:
+        """Make a key.
+
+        Args:
+            name: for people.
+            scopes: what it is good for.
+            expires_at: None: never.
+            replaces: id of the key that it takes the place of.
+            overlap_ends_at: until when that one is good as well.
+
+        Returns:
+            The key as it is kept, and the text that its owner sends, which can't be had again.
+        """
         secret = secrets.token_urlsafe(32)
         row = ApiKeyRow(
             id=secrets.token_hex(6),
@@ -90,6 +114,8 @@ class ApiKeys:
             secret_sha256=_digest(secret),
             created_at=datetime.now(UTC),
             expires_at=expires_at,
+            replaces=replaces,
+            overlap_ends_at=overlap_ends_at,
         )
         with Session(self._engine) as session, session.begin():
             session.add(row)
@@ -98,6 +124,8 @@ class ApiKeys:
 
     def rotate(self, key_id: str, overlap: timedelta) -> tuple[ApiKey, str]:
         """Make a key of the same name and scopes, and let the old one expire after a while, in which both are good.
+
+        For so long the callbacks of the new one's jobs are signed with the secrets of both.
 
         Raises:
             ApiKeyNotFound: if there is no such key, or it is not usable any more.
@@ -108,8 +136,8 @@ class ApiKeys:
             if old is None or not _kept(old).is_usable(now):
                 raise ApiKeyNotFound(f"There is no usable key {key_id!r}; GET /v1/keys lists all.")
             expires_at, name, scopes = old.expires_at, old.name, [Scope(scope) for scope in old.scopes]
-            old.expires_at = min(now + overlap, expires_at or datetime.max.replace(tzinfo=UTC))
-        return self.create(name, scopes, expires_at)
+            old.expires_at = overlap_ends_at = min(now + overlap, expires_at or datetime.max.replace(tzinfo=UTC))
+        return self.create(name, scopes, expires_at, key_id, overlap_ends_at)
 
     def revoke(self, key_id: str) -> ApiKey:
         """End a key; a second time it changes nothing.
@@ -181,4 +209,4 @@ def _digest(text: str) -> str:
 def _kept(row: ApiKeyRow) -> ApiKey:
     scopes = tuple(Scope(scope) for scope in row.scopes)
     moments = (row.created_at, row.expires_at, row.revoked_at, row.last_used_at)
-    return ApiKey(row.id, row.name, scopes, *moments)
+    return ApiKey(row.id, row.name, scopes, *moments, row.replaces, row.overlap_ends_at)

@@ -39,6 +39,7 @@ class KeyInfo(Wire):
     expires_at: datetime | None = None
     revoked_at: datetime | None = None
     last_used_at: datetime | None = Field(None, description="To the minute.")
+    replaces: str | None = Field(None, description="Id of the key that it took the place of.")
 
 
 class NewKey(KeyInfo):
@@ -100,7 +101,9 @@ def create_keys_api(services: Services) -> APIBlueprint:
         responses={201: NewKey},
     )
     def rotate_key(path: KeyPath) -> Response:
-        """A new key of the same name and scopes; the old one is good for a while yet."""
+        """A new key of the same name and scopes. The old one is good for a while yet, and for so long the callbacks of
+        the new one's jobs are signed with the secrets of both.
+        """
         asked = RotateRequest.model_validate(json_body())
         return made(*keys.rotate(path.key_id, timedelta(seconds=asked.overlap_seconds)))
 

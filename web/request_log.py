@@ -60,5 +60,5 @@ def method_and_route() -> tuple[str, str]:
 
 def origin() -> dict[str, str]:
     """Return what a job that the present request makes keeps of it; see `Jobs.create`."""
-    names = ("request_id", "traceparent")
+    names = ("request_id", "traceparent", "predecessor")
     return {name: g.get(name) for name in names if name in g}

@@ -57,7 +57,7 @@ def deliver_callback(
     try:
         with log_ids({"job_id": job_id}):
             job = _job_to_tell(job_id, jobs)
-            secrets = () if job is None else signing_secrets(settings, job.owner)
+            secrets = () if job is None else signing_secrets(settings, job.owner, job.predecessor)
             if job is None or not secrets:
                 jobs.drop_callback(job_id)
             elif _is_due(job):

@@ -49,9 +49,9 @@ def repeat(action: Callable[[], None], interval_seconds: float, stopped: Event, 
 class Leases:
     """Renews the leases of the jobs that this process works on, so that nobody else takes them for lost.
 
-    No pool of threads can end a thread that hangs, and a prefork child that hangs keeps its worker from everything else.
-    So a process that has a job in hand for longer than it may ends itself, and the job is tried again like any other
-    whose worker died.
+    No pool of threads can end a thread that hangs, and a prefork child that hangs keeps its worker from everything
+    else. So a process that has a job in hand for longer than it may ends itself, and the job is tried again like any
+    other whose worker died.
     """
 
     def __init__(self, jobs: Jobs, lease_seconds: float, on_hang: Callable[[str], None] = end_process) -> None:

@@ -19,6 +19,7 @@ from shared.catalogue import Catalogue
 from shared.catalogue_change import ImageRef, ItemChange
 from shared.database import connect_database
 from shared.errors import ApiKeyNotFound
+from shared.jobs import Jobs
 from shared.migrations import upgrade
 from shared.settings import InvalidSettings, Settings, load_settings
 from shared.store import Store
@@ -220,6 +221,18 @@ def test_who_makes_a_key_is_told_the_secret_of_its_callbacks(guarded: Settings, 
     assert len({WEBHOOK_SECRET, *secrets}) == 3
     listed = client.get("/v1/keys", headers=admin).json["keys"]
     assert not [key for key in listed if "webhook_secret" in key]
+    assert {key["id"]: key["replaces"] for key in listed}[replaced["id"]] == made["id"]
+
+
+@pytest.mark.parametrize("overlap_seconds", [0, 3600])
+def test_a_job_of_a_key_that_replaces_another_one_is_signed_for_both_while_both_are_good(
+    client: Client, keys: ApiKeys, redis_client: Redis, guarded: Settings, overlap_seconds: int
+) -> None:
+    old, _ = keys.create("a", [Scope.SEARCH])
+    new, text = keys.rotate(old.id, timedelta(seconds=overlap_seconds))
+    job_id = search(client, {"Authorization": f"Bearer {text}"}).json["id"]
+    job = Jobs(redis_client, guarded).get(job_id)
+    assert (job.owner, job.predecessor) == (new.id, old.id if overlap_seconds else None)
 
 
 def test_the_database_holds_no_key(keys: ApiKeys, guarded: Settings) -> None:

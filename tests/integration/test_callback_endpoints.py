@@ -61,8 +61,9 @@ def endpoints(redis_client: Redis) -> CallbackEndpoints:
 def ended(jobs: Jobs, receiver: Receiver) -> Callable[..., str]:
     """Makes jobs that have ended, and whose callback is due."""
 
-    def create(path: str = "", owner: str | None = None) -> str:
-        job_id = jobs.create(JobKind.SEARCH, {}, callback_url=receiver.url + path, owner=owner).id
+    def create(path: str = "", owner: str | None = None, origin: dict[str, str] | None = None) -> str:
+        url = receiver.url + path
+        job_id = jobs.create(JobKind.SEARCH, {}, callback_url=url, owner=owner, origin=origin).id
         jobs.fail(job_id, BrokenImage("Truncated."))
         return job_id
 
@@ -231,6 +232,25 @@ def test_a_jobs_callback_is_signed_with_the_secrets_of_the_api_key_that_made_it(
         for secret in {secret for two in secrets.values() for secret in two} - set(own):
             with pytest.raises(WebhookVerificationError):
                 Webhook(secret).verify(body, headers)
+
+
+def test_a_key_that_replaces_another_one_signs_with_the_secrets_of_both(
+    ended: Callable[..., str],
+    jobs: Jobs,
+    endpoints: CallbackEndpoints,
+    settings: Settings,
+    receiver: Receiver,
+) -> None:
+    fetcher = GuardedFetcher(allow_private=True, timeout_seconds=5)
+    job_id = ended(owner="key-2", origin={"predecessor": "key-1"})
+    deliver_callback(job_id, jobs, fetcher, endpoints, settings)
+    headers, body = receiver.requests[-1]
+    for owner in ("key-1", "key-2"):
+        (secret,) = signing_secrets(settings, owner)
+        assert Webhook(secret).verify(body, headers)["type"] == "job.finished"
+    (stranger,) = signing_secrets(settings, "key-3")
+    with pytest.raises(WebhookVerificationError):
+        Webhook(stranger).verify(body, headers)
 
 
 def test_the_secret_of_a_key_stays_the_same_for_its_receivers() -> None:
