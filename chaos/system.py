@@ -38,6 +38,8 @@ UNHANDLED = re.compile(
     rb"Error handling request|A message of the task|The listener for the ends of jobs failed|"
     rb"The engine could not be loaded"
 )
+# A traceback that is not told to be the cause or the effect of the one before it, in the lines of one entry.
+ANOTHER = re.compile(rb"(?m)(?<=\n)(?<!exception:\n\n)(?<!occurred:\n\n)^(?=Traceback)")
 ENTRY = re.compile(rb"(?m)^(?=\d{4}-\d\d-\d\d |\{|\[\d{4}-)")  # where an entry of a log begins; tracebacks follow
 # A task that meets a dead Redis ends by its error, which Celery logs; recovery runs the job again. That is foreseen.
 # The same holds for a database without room.
@@ -165,8 +167,16 @@ class System:
         found = []
         for log in sorted(self.folder.rglob("logs/*.log")):
             text = log.read_bytes()[self._read_until.get(log, 0) :]
-            self._read_until[log] = log.stat().st_size
-            for entry in ENTRY.split(text):
+            self._read_until[log] = self._read_until.get(log, 0) + len(text)
+            for entry in _entries(text):
                 if (TRACEBACK in entry or UNHANDLED.search(entry)) and not FORESEEN.search(entry):
                     found.append(f"{log.stem}: {entry.partition(NEWLINE)[0].decode(errors='replace')[:300]}")
         return found
+
+
+def _entries(text: bytes) -> Iterator[bytes]:
+    """Yield the entries of a log, each with its traceback; one that no entry tells of is an entry of its own."""
+    for entry in ENTRY.split(text):
+        parts = ANOTHER.split(entry)
+        yield b"".join(parts[:2])
+        yield from parts[2:]

@@ -8,12 +8,13 @@ record is made anew from there, under the same id, if it is not in Redis; the ch
 import json
 import logging
 import time
-from collections.abc import Collection
+from collections.abc import Sequence
 from datetime import UTC, datetime, timedelta
-from typing import Any
+from typing import Any, cast
 
 from redis import Redis
 from sqlalchemy import Engine, delete, insert, select
+from sqlalchemy.exc import SQLAlchemyError
 
 from shared.job_record import JobRecord
 from shared.jobs import ACTIVE_KEY, UNFINISHED_KEY, job_key
@@ -23,8 +24,10 @@ from shared.tables import AcceptedImportRow
 
 log = logging.getLogger(__name__)
 
-# A younger one may be on its way to Redis still.
-RESTORED_AFTER = timedelta(seconds=10)
+FORGOTTEN_AT_ONCE = 500
+
+# A younger one may be on its way to Redis still, unless somebody knows its id already.
+RESTORED_AFTER = timedelta(minutes=1)
 
 # KEYS: record, active, unfinished. ARGV: id, unix time, seconds to keep the record, then field and value, one by one.
 _RESTORE = """
@@ -60,14 +63,35 @@ class AcceptedImports:
             sqlalchemy.exc.SQLAlchemyError: if the database can't be used; nothing is noted.
         """
         fields = {name.decode(): value.decode() for name, value in record.fields.items()}
-        row = {"job_id": record.id, "fields": json.dumps(fields), "created_at": record.created_at}
+        row = {"job_id": record.id, "fields": json.dumps(fields), "created_at": datetime.now(UTC)}
         with self._engine.begin() as connection:
             connection.execute(insert(AcceptedImportRow).values(row))
 
-    def forget(self, job_ids: Collection[str]) -> None:
-        """Keep some imports no longer."""
-        with self._engine.begin() as connection:
-            connection.execute(delete(AcceptedImportRow).where(AcceptedImportRow.job_id.in_(job_ids)))
+    def forget(self, job_ids: Sequence[str]) -> None:
+        """Keep some imports no longer.
+
+        Raises:
+            sqlalchemy.exc.SQLAlchemyError: if the database can't be used; `look_after` forgets those that have ended.
+        """
+        for start in range(0, len(job_ids), FORGOTTEN_AT_ONCE):
+            some = job_ids[start : start + FORGOTTEN_AT_ONCE]
+            with self._engine.begin() as connection:
+                connection.execute(delete(AcceptedImportRow).where(AcceptedImportRow.job_id.in_(some)))
+
+    def end(self, job_id: str) -> bool:
+        """Keep an import no longer if its record says that it has ended; its files may go then.
+
+        Returns:
+            Whether it has ended. If Redis has lost its record meanwhile it has not: it comes back, and needs its files.
+        """
+        status = cast("bytes | None", self._redis.hget(job_key(job_id), "status"))
+        if status is None or not JobStatus(status.decode()).is_final:
+            return False
+        try:
+            self.forget([job_id])
+        except SQLAlchemyError as error:
+            log.warning("Import %s has ended, and is not forgotten yet: %s", job_id, error)
+        return True
 
     def restore(self, job_id: str) -> bool:
         """Make the record of an import that is kept anew, if Redis has none; recovery begins it.

@@ -151,6 +151,8 @@ class ApiKeys:
                 raise ApiKeyNotFound(f"There is no key {key_id!r}; GET /v1/keys lists all.")
             row.revoked_at = row.revoked_at or datetime.now(UTC)
             revoked = _kept(row)
+            successors = update(ApiKeyRow).where(ApiKeyRow.replaces == key_id)
+            session.execute(successors.values(overlap_ends_at=row.revoked_at))  # from now on its secret signs nothing
         with self._lock:
             self._known.clear()
         return revoked

@@ -8,7 +8,7 @@ from urllib.parse import quote
 from flask import Flask, Response, request
 from pydantic import ValidationError
 from redis.exceptions import RedisError
-from sqlalchemy.exc import InterfaceError, OperationalError
+from sqlalchemy.exc import InterfaceError, OperationalError, ProgrammingError
 from sqlalchemy.exc import TimeoutError as PoolTimeout
 from werkzeug.exceptions import HTTPException
 from werkzeug.wrappers import Response as BaseResponse
@@ -119,6 +119,7 @@ def register_error_handlers(app: Flask) -> None:
         return handle_ours(errors.RedisUnavailable("Redis can't be used now. Try again in a moment."))
 
     @app.errorhandler(OperationalError)
+    @app.errorhandler(ProgrammingError)  # of a database that is not migrated yet
     @app.errorhandler(InterfaceError)
     @app.errorhandler(PoolTimeout)
     def handle_database(error: Exception) -> Response:

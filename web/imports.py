@@ -1,13 +1,16 @@
 """POST /v1/imports: a catalogue file, uploaded or on the server already."""
 
 import hashlib
+import logging
 from typing import Any, BinaryIO, cast
 
 from flask import Response
 from flask_openapi import APIBlueprint, Tag
+from sqlalchemy.exc import SQLAlchemyError
 from werkzeug.datastructures import FileStorage
 
 from shared.errors import ImportEmpty, ImportTooLarge, PathRefused
+from shared.job_record import JobRecord
 from shared.paths import resolve_below
 from shared.schemas import ImportParameters, ImportRequest, Job, JobKind
 from web.documentation import PROBLEM_RESPONSES, multipart_or_json
@@ -16,6 +19,8 @@ from web.idempotency import once
 from web.searches import check_callback
 from web.services import Services
 from web.waiting import send_job
+
+log = logging.getLogger(__name__)
 
 FILE_FIELD = "file"
 
@@ -80,13 +85,21 @@ def enqueue_import(
         uploads: keys of the files that came with the request, all in one folder; they go if the job can't be sent.
         callback_url: where the finished job is posted.
     """
+    kept: list[str] = []
+
+    def keep(record: JobRecord) -> None:
+        services.accepted_imports.keep(record)
+        kept.append(record.id)
 
     def clear() -> None:
+        try:
+            services.accepted_imports.forget(kept)
+        except SQLAlchemyError as error:
+            log.warning("Import %s was refused, and will be done all the same: %s", job_id, error)
+            return  # it needs its files
         for key in uploads[:1]:
             services.store.remove_tree(key.rpartition("/")[0])
-        services.accepted_imports.forget([job_id])
 
-    keep = services.accepted_imports.keep
     return send_job(services, job_id, JobKind.IMPORT, parameters, callback_url=callback_url, keep=keep, clear=clear)
 
 

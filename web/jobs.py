@@ -59,7 +59,7 @@ def create_jobs_api(services: Services) -> APIBlueprint:
         check_visible(services.job(path.job_id))
         cancelled = services.jobs.cancel(path.job_id)
         if cancelled.kind is JobKind.IMPORT:
-            services.accepted_imports.forget([cancelled.id])
+            services.accepted_imports.end(cancelled.id)
         return json_response(cancelled.to_json())
 
     @api.get("/v1/jobs/<job_id>/errors", summary="Rows that an import left out", responses={200: RowErrorPage})

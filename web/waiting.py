@@ -54,13 +54,15 @@ def _record_at_end(services: Services, job_id: str, watch: Watch, seconds: float
     while True:
         in_time = watch.woken.wait(deadline - time.monotonic())
         watch.woken.clear()
-        record = watch.record or services.jobs.get(job_id)
+        record = watch.record or services.job(job_id)
         if record.status.is_final or not in_time:
             return record
 
 
 def wait_for_end(services: Services, job_id: str, seconds: int) -> JobRecord:
     """Return a job when it has ended, or after some seconds; at once while all places to wait are taken.
+
+    An import that Redis has lost is there again.
 
     Raises:
         JobNotFound: if there is no such job, or it is another key's.

@@ -28,6 +28,7 @@ if TYPE_CHECKING:
 
 log = logging.getLogger(__name__)
 
+SEARCH_HANGS_SECONDS = 60  # at least: a slow search alone is no reason to end its worker
 RELEASE_MAX_SECONDS = 86_400  # embedding a large catalogue for another encoder takes hours
 
 DATABASE_FAILURES = (OperationalError, InterfaceError, PoolTimeout)
@@ -48,7 +49,8 @@ def add_job_tasks(app: Celery, services: Services, tasks: TaskSender) -> None:
         from worker.imports.run import ImportRunner
 
         parts = (settings, services.jobs, services.catalogue, services.store, services.fetcher)
-        return ImportRunner(*parts, lambda: services.intake, services.current_engine, tasks)
+        made = (lambda: services.intake, services.current_engine, tasks)
+        return ImportRunner(*parts, *made, services.accepted_imports, services.leases.go_on)
 
     def run(
         job: JobRecord,
@@ -146,15 +148,20 @@ def add_job_tasks(app: Celery, services: Services, tasks: TaskSender) -> None:
             services.step_times.add(answer.timings_ms)
             services.job_traces.add_steps(job, answer.timings_ms)
 
-        run(job, settings.search_deadline_seconds, work, lambda error: services.jobs.fail(job_id, error))
+        hangs_after = max(settings.search_deadline_seconds, SEARCH_HANGS_SECONDS)
+        run(job, hangs_after, work, lambda error: services.jobs.fail(job_id, error))
 
     @search_queue_task("write_item")
     def write_item_task(job_id: str) -> None:
         from worker.items import clear_uploads, write_item
 
+        def clear(ended: JobRecord) -> None:
+            if services.accepted_imports.end(job_id):  # else Redis has lost it: it comes back, and needs them
+                clear_uploads(ended, services.store)
+
         started = services.jobs.start(job_id)
         if started is None:
-            _clear_ended(job_id, services, lambda ended: clear_uploads(ended, services.store))
+            _clear_ended(job_id, services, clear)
             return
         job = started.record
 
@@ -165,11 +172,11 @@ def add_job_tasks(app: Celery, services: Services, tasks: TaskSender) -> None:
             check_tries(job)
             parts = (services.catalogue, services.store, services.intake)
             services.jobs.succeed(job_id, write_item(job, *parts, fetch))
-            clear_uploads(job, services.store)
+            clear(job)
 
         def fail(error: LookalikeError) -> None:
             services.jobs.fail(job_id, error)
-            clear_uploads(job, services.store)
+            clear(job)
 
         run(job, settings.job_step_max_seconds, work, fail)
 
@@ -183,6 +190,7 @@ def add_job_tasks(app: Celery, services: Services, tasks: TaskSender) -> None:
         job = started.record
 
         def still_wanted() -> None:
+            services.leases.go_on(job_id)
             if services.jobs.is_cancelled(job_id):
                 raise JobCancelled
 

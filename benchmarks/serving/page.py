@@ -1,4 +1,9 @@
-"""docs/results/serving.md, serving.json and the picture."""
+"""docs/results/serving.md, serving.json and the picture.
+
+    python -m benchmarks.serving.page
+
+writes page and picture anew from docs/results/serving.json, whose figures stay what they are.
+"""
 
 import json
 import os
@@ -9,7 +14,7 @@ from pathlib import Path
 from typing import Any
 
 from benchmarks.encoder_precision import markdown_table
-from benchmarks.report import heading, machine
+from benchmarks.report import RESULTS, heading, machine
 from benchmarks.serving.figures import GOALS
 from benchmarks.serving.page_losses import losses
 from benchmarks.serving.page_words import losses_in_words
@@ -35,21 +40,27 @@ def write_results(run: Mapping[str, Any], out: Path) -> Path:
     results, images = out / "results", out / "images"
     results.mkdir(parents=True, exist_ok=True)
     draw(run["encoders"], images / "serving.png")
-    revision = subprocess.run(["git", "rev-parse", "HEAD"], capture_output=True, text=True, check=False).stdout.strip()
-    command = " ".join(["python -m benchmarks.serving", *sys.argv[1:]])
-    record = {"machine": machine(), "revision": revision, "command": command, **run}
+    record = {**_described(), **run}  # a record that is read again has been described already
     text = json.dumps(record, indent=1, default=str) + "\n"
     page = results / "serving.md"
-    for path, content in ((results / "serving.json", text), (page, "\n".join(lines(run)) + "\n")):
+    for path, content in ((results / "serving.json", text), (page, "\n".join(lines(record)) + "\n")):
         aside = path.with_name(f".{path.name}.part")
         aside.write_text(content, encoding="utf-8")
         aside.replace(path)
     return page
 
 
+def _described() -> dict[str, Any]:
+    revision = subprocess.run(["git", "rev-parse", "HEAD"], capture_output=True, text=True, check=False).stdout.strip()
+    command = " ".join(["python -m benchmarks.serving", *sys.argv[1:]])
+    told = heading("Serving: what a search costs, and where that goes", "benchmarks.serving")
+    described = {"heading": told, "machine": machine(), "cores": os.cpu_count() or 1}
+    return {**described, "revision": revision, "command": command}
+
+
 def lines(run: Mapping[str, Any]) -> Iterator[str]:
-    """Yield the lines of the page."""
-    yield heading("Serving: what a search costs, and where that goes", "benchmarks.serving")
+    """Yield the lines of the page of a described run."""
+    yield run["heading"]
     yield f"{run['sources']}. {run['minutes']:.0f} minutes, {_repetitions(run)}."
     yield ""
     for backbone, told in run["weights"].items():
@@ -59,7 +70,7 @@ def lines(run: Mapping[str, Any]) -> Iterator[str]:
     for backbone, measured in run["encoders"].items():
         yield from (f"## {backbone}", "", *_systems(measured), *_runtimes(measured), *_ours(measured))
     yield from losses(run["encoders"])
-    yield from losses_in_words(run["encoders"], os.cpu_count() or 1)
+    yield from losses_in_words(run["encoders"], run["cores"])
     yield from ("## All figures", "", "```text", *name_value_lines(run["figures"]), "```")
 
 
@@ -198,6 +209,16 @@ def _rates(rates: Sequence[float]) -> str:
     return " and ".join(f"{rate:.0f}" for rate in rates)
 
 
+def main() -> None:
+    """Write the page anew."""
+    record = json.loads((RESULTS / "serving.json").read_text(encoding="utf-8"))
+    sys.stdout.write(f"{write_results(record, RESULTS.parent)}\n")
+
+
 def _origins(window: Mapping[str, Any]) -> str:
     found: Sequence[str] = [f"{name} {count:g}" for name, count in window["answered_from"].items()]
     return ", ".join(found)
+
+
+if __name__ == "__main__":
+    main()

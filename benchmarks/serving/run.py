@@ -191,11 +191,11 @@ class EncoderRun:
     ) -> dict[str, Any]:
         plan = replace(running.plan(self._photos, clients, headers), seconds=self._wanted.scale.seconds)
         processes = {name: members(group) for name, group in pids.items()}
+        run_load(plan)  # what a pause has let go cold; and threads begin with their first work
         try:
             known = {name: roles(found) for name, found in processes.items()}
         except (OSError, subprocess.SubprocessError) as error:
             raise ProfileUnavailable(f"threads have no names: {error}") from error
-        run_load(plan)  # what a pause has let go cold
         before = {name: cpu_seconds_of_threads(found) for name, found in processes.items()}
         searches = run_load(plan)["windows"][0]["searches"]
         after = {name: cpu_seconds_of_threads(found) for name, found in processes.items()}

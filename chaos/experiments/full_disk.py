@@ -28,6 +28,8 @@ def run(trial: Trial) -> None:
     trial.require(trial.wait_for(lambda: _has_begun(trial, under_way), 60), "the import under way did not begin")
     trial.say("filling the disk")
     with _filled(system.data):
+        job = trial.read(under_way)
+        trial.require(bool(job and job["status"] == "running"), "the import had ended before the disk was full")
         answer = system.post("/v1/imports", files={"file": ("catalogue.zip", catalogue("no-room", rows))})
         is_told = answer.status_code == 503 and answer.headers.get("Retry-After", "").isdigit()
         trial.require(is_told or answer.status_code == 202, f"an import was answered {answer.status_code}")

@@ -1,6 +1,7 @@
 """An import that was accepted is not lost with Redis: its record comes back from the database."""
 
 from collections.abc import Iterator
+from concurrent.futures import ThreadPoolExecutor
 from datetime import UTC, datetime, timedelta
 from io import BytesIO
 from pathlib import Path
@@ -14,7 +15,8 @@ from sqlalchemy import select, update
 from shared.accepted_imports import RESTORED_AFTER, AcceptedImports
 from shared.catalogue import Catalogue
 from shared.database import connect_database
-from shared.jobs import ACTIVE_KEY, UNFINISHED_KEY, Jobs
+from shared.errors import ImportEmpty
+from shared.jobs import ACTIVE_KEY, FINISHED_KEY, UNFINISHED_KEY, Jobs, job_key
 from shared.queues import BULK, TaskSender, create_celery, queue_key
 from shared.schemas import JobKind
 from shared.settings import Settings
@@ -23,6 +25,7 @@ from shared.tables import AcceptedImportRow
 from tests.conftest import make_migrated_settings
 from tests.e2e.pictures import picture
 from tests.servers import RedisProcess
+from tests.stack import wait_until
 from web.app import create_app
 from worker.clean_up import clean_up
 from worker.recovery import recover_jobs
@@ -171,3 +174,46 @@ def test_a_single_item_that_was_accepted_comes_back_too(client: FlaskClient, job
     redis_client.flushall()
     assert client.get(f"/v1/jobs/{job['id']}").json == job
     assert jobs.get(job["id"]).kind is JobKind.IMPORT
+
+
+def test_who_waits_for_an_import_goes_on_waiting_when_redis_has_lost_it(
+    client: FlaskClient, jobs: Jobs, redis_client: Redis
+) -> None:
+    job = send(client)
+    with ThreadPoolExecutor(1) as pool:
+        waiting = pool.submit(lambda: client.get(f"/v1/jobs/{job['id']}?wait=10"))
+        wait_until(lambda: bool(redis_client.info("clients")["blocked_clients"]), 10, "it waits")
+        redis_client.flushall()
+        redis_client.xadd(
+            FINISHED_KEY, {"id": job["id"]}
+        )  # wakes who waits, as a new connection to an empty Redis does
+        wait_until(lambda: bool(redis_client.exists(job_key(job["id"]))), 10, "it is there again")
+        jobs.fail(job["id"], ImportEmpty("It has no rows."))
+        assert waiting.result().get_json()["status"] == "failed"
+
+
+def test_the_files_of_one_whose_record_is_gone_are_kept_and_those_of_one_that_has_ended_are_not(
+    client: FlaskClient, jobs: Jobs, accepted: AcceptedImports, catalogue: Catalogue, redis_client: Redis
+) -> None:
+    job_id = send(client)["id"]
+    redis_client.flushall()
+    assert not accepted.end(job_id)
+    assert accepted.restore(job_id)
+    assert not accepted.end(job_id), "it waits"
+    jobs.succeed(job_id, b"{}")
+    assert accepted.end(job_id)
+    assert kept(catalogue) == []
+
+
+def test_many_can_be_forgotten_at_once(accepted: AcceptedImports) -> None:
+    accepted.forget([f"{number:032x}" for number in range(70_000)])
+
+
+def test_the_same_request_again_is_never_answered_with_one_that_is_not_in_redis_yet(
+    client: FlaskClient, redis_client: Redis
+) -> None:
+    job = send(client, **{"Idempotency-Key": "nightly"})
+    redis_client.delete(job_key(job["id"]), ACTIVE_KEY)
+    data = {"file": (BytesIO(CSV), "products.csv"), "mode": "upsert"}
+    again = client.post("/v1/imports", data=data, headers={"Idempotency-Key": "nightly"})
+    assert (again.status_code, again.get_json()["code"]) == (409, "idempotency_key_in_use")

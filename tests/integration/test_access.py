@@ -233,6 +233,10 @@ def test_a_job_of_a_key_that_replaces_another_one_is_signed_for_both_while_both_
     job_id = search(client, {"Authorization": f"Bearer {text}"}).json["id"]
     job = Jobs(redis_client, guarded).get(job_id)
     assert (job.owner, job.predecessor) == (new.id, old.id if overlap_seconds else None)
+    keys.revoke(old.id)
+    client = create_app(guarded).test_client()  # another one, which does not remember the key
+    job_id = search(client, {"Authorization": f"Bearer {text}"}).json["id"]
+    assert Jobs(redis_client, guarded).get(job_id).predecessor is None, "a key that is revoked signs nothing"
 
 
 def test_the_database_holds_no_key(keys: ApiKeys, guarded: Settings) -> None:
@@ -315,14 +319,19 @@ def test_a_key_that_a_wrong_clock_took_for_expired_is_good_again_when_the_clock_
     database.dispose()
 
 
-@pytest.mark.parametrize("host", ["shop.example", "localhost.shop.example:8000", "10.0.0.5", "[::2]:8000", "127.1"])
+@pytest.mark.parametrize(
+    "host",
+    ["shop.example", "localhost.shop.example:8000", "10.0.0.5", "[::2]:8000", "127.1", "unix:8000", "[", "[1::2::3]"],
+)
 def test_a_server_without_keys_answers_to_this_machine_alone(guarded: Settings, host: str) -> None:
     client = create_app(guarded.model_copy(update={"access": "auto"})).test_client()
     refused(client.get("/v1/items", headers={"Host": host}), 403, "host_refused")
     refused(client.get("/", headers={"Host": host}), 403, "host_refused")
 
 
-@pytest.mark.parametrize("host", ["localhost", "localhost:8000", "127.0.0.1:8000", "127.5.5.5", "[::1]:8000"])
+@pytest.mark.parametrize(
+    "host", ["localhost", "localhost:8000", "127.0.0.1:8000", "127.5.5.5", "[::1]:8000", "localhost."]
+)
 def test_a_page_of_this_server_may_write_and_one_of_another_site_may_not(guarded: Settings, host: str) -> None:
     client = create_app(guarded.model_copy(update={"access": "auto"})).test_client()
 
@@ -331,7 +340,7 @@ def test_a_page_of_this_server_may_write_and_one_of_another_site_may_not(guarded
 
     assert delete().status_code == 204
     assert delete(Origin=f"http://{host}").status_code == 404  # it is gone
-    for origin in ("https://evil.example", "null", f"http://{host}.evil.example", "http://localhost:1"):
+    for origin in ("https://evil.example", "null", "http://[", f"http://{host}.evil.example", "http://localhost:1"):
         refused(delete(Origin=origin), 403, "origin_refused")
         assert client.get("/v1/items", headers={"Host": host, "Origin": origin}).status_code == 200
 

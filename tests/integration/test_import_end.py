@@ -10,6 +10,7 @@ from typing import Any
 import pytest
 import redis
 
+from shared.accepted_imports import AcceptedImports
 from shared.catalogue import Catalogue
 from shared.database import connect_database
 from shared.jobs import Jobs
@@ -53,7 +54,8 @@ class Importer:
         self.encoder_of_index = self.encoder.id
         fetcher = GuardedFetcher(allow_private=False, timeout_seconds=1)
         parts = (self.settings, self.jobs, self.catalogue, self.store, fetcher)
-        self.runner = ImportRunner(*parts, lambda: intake, lambda: self.engine(), tasks)
+        accepted = AcceptedImports(database, client, self.settings)
+        self.runner = ImportRunner(*parts, lambda: intake, lambda: self.engine(), tasks, accepted, lambda _job_id: None)
 
     def _new_engine(self) -> Engine:
         return self.engine_of(LiveIndex(self.catalogue, FlatIndex(self.encoder.dim), self.encoder_of_index))

@@ -4,6 +4,7 @@ import logging
 import os
 import subprocess
 import sys
+import time
 from datetime import UTC, datetime, timedelta
 from pathlib import Path
 from threading import Event
@@ -122,7 +123,20 @@ def test_a_job_in_hand_is_renewed_and_no_other(jobs: Jobs) -> None:
         wait_until(lambda: held not in jobs.overdue(), 20, "the job in hand is renewed")
         assert set(jobs.overdue()) == {too_long, let_go}
         wait_until(lambda: bool(hung), 20, "the one that takes too long is noticed")
-    assert set(hung) == {f"Job {too_long} is in hand for longer than any may take: this process ends"}
+    told = f"Job {too_long} has given no sign for 0 s, which is longer than any may take: this process ends"
+    assert set(hung) == {told}
+
+
+def test_a_job_that_goes_on_does_not_hang(jobs: Jobs) -> None:
+    hung: list[str] = []
+    leases = Leases(jobs, lease_seconds=0.06, on_hang=hung.append)
+    with leases.holding(create(jobs), max_seconds=0.3) as _, leases.holding("other", max_seconds=60):
+        job_id = leases._holds[0].job_id
+        for _ in range(20):
+            time.sleep(0.05)
+            leases.go_on(job_id)
+        assert not hung
+        wait_until(lambda: bool(hung), 20, "it is silent now")
 
 
 HANGING = """
@@ -144,7 +158,7 @@ def test_a_process_whose_job_hangs_ends_and_the_job_is_up_for_others(jobs: Jobs,
     command = [sys.executable, "-c", HANGING, redis_server.url, job_id]
     done = subprocess.run(command, cwd=ROOT, capture_output=True, text=True, timeout=50, check=False)
     assert done.returncode == os.EX_SOFTWARE, done.stderr
-    assert f"Job {job_id} is in hand for longer than any may take" in done.stderr
+    assert f"Job {job_id} has given no sign for 0 s" in done.stderr
     jobs.renew(job_id, seconds=-5)
     assert jobs.overdue() == [job_id]
 

@@ -84,7 +84,8 @@ def test_the_logs_are_searched_for_what_nobody_foresaw(tmp_path: Path) -> None:
     with log.open("a") as file:
         file.write(unforeseen)
         file.write(f"2026-11-26 18:00:03,1 WARNING x Nobody knows these words\n{trace}KeyError: 'k'\n{foreseen}")
-    assert [line.split()[3] for line in system.unhandled()] == ["ERROR", "WARNING"]
+        file.write(f"{trace}OSError: printed by nobody's log\n")
+    assert [line.split()[:4][-1] for line in system.unhandled()] == ["ERROR", "WARNING", "recent"]
 
 
 def post(receiver: Receiver, path: str, webhook_id: str, body: bytes = b"{}") -> int:

@@ -222,7 +222,13 @@ def test_the_words_say_what_litserves_rate_would_leave_to_the_search_worker() ->
             "cold": {"clients": {"1": window, "32": window}},
             "repeats": {"1": {**window, "rate": 400.0}, "32": {**window, "rate": 400.0}},
             "profiles": {"repeats_1": {"held_ms": {"web": {"gunicorn": 0.6, "redis client": 0.39, "other": 0.01}}}},
-            "bulk": {"rates": [100.0, 80.0], "raw_rates": [100.0], "ratio": 0.9, "cpu_ms": {"bulk": 15.0, "beat": 0.0}},
+            "bulk": {
+                "rates": [100.0, 80.0],
+                "raw_rates": [100.0],
+                "ratio": 0.9,
+                "cpu_ms": {"bulk": 15.0, "beat": 0.0},
+                "alone": [{"embedded": 160, "seconds": 2.0}],
+            },
         },
         "rivals": {},
         "duels": {
@@ -247,7 +253,7 @@ def test_the_words_say_what_litserves_rate_would_leave_to_the_search_worker() ->
     assert "take 11.0 of it in a plain loop: 1.0 ms for all that makes it a job. The worker takes 17.0." in told
     # 4 times 40 a second leave 2 cores 12.5 ms each, of which 11 + 3 are spoken for.
     assert "4 times Flask's 40 searches a second leave 12.5 ms of CPU time" in told
-    assert "web, Redis and the others 3.0: more than that. The search worker takes 17.0 instead of 11.0." in told
+    assert "web, Redis and the others 3.0, the load generator 1.1: more than that. The search worker takes" in told
     assert "Celery's" not in told, "that goal is reached"
     assert "take 40.0 ms on average: queue 12.0, and the rest (HTTP, web, end of the job) 28.0" in told
     assert "of the goal's 15 ms 1.0 are left" in told
@@ -257,7 +263,8 @@ def test_the_words_say_what_litserves_rate_would_leave_to_the_search_worker() ->
     assert "gunicorn 0.60, redis client 0.39; 1.00 in all." in told
     assert "Repeats of 32 clients" not in told, "that goal is reached"
     assert "embeds 90 images a second" in told
-    assert "that reaches 0.85 of it. CPU time of an image in ms: bulk 15.0; 2 cores have 22.2" in told
+    assert "that reaches 0.85 of it." in told
+    assert "it is 80 a second, and CPU time of an image in ms: bulk 15.0. 2 cores have 25.0 in that time" in told
     run["duels"]["litserve"]["ratio"] = 1.1
     assert "In turn with LitServe" not in "\n".join(losses_in_words({"resnet50": run}, 2))
 

@@ -7,6 +7,7 @@ from dataclasses import dataclass
 from datetime import UTC, datetime
 from typing import Any
 
+from shared.accepted_imports import AcceptedImports
 from shared.catalogue import Catalogue
 from shared.catalogue_change import ItemChange, type_of
 from shared.errors import AttributeTypeMismatch, IndexUnavailable, LookalikeError, WorkerLost
@@ -48,6 +49,8 @@ class ImportRunner:
     intake: Callable[[], Intake]
     engine: Callable[[], Engine]
     tasks: TaskSender
+    accepted: AcceptedImports
+    go_on: Callable[[str], None]  # told a job's id when a step of it goes on
 
     def plan(self, job: JobRecord) -> None:
         """Plan an import that is not planned yet; then send the messages of all chunks that are not done.
@@ -87,6 +90,7 @@ class ImportRunner:
                     intake = self.intake()  # another one when another release has become active
 
                     def prepare(some: Sequence[CatalogueRow]) -> Prepared:
+                        self.go_on(job.id)
                         return intake.prepare(some, opened.images)
 
                     if chunk.attempts == 1:
@@ -161,6 +165,7 @@ class ImportRunner:
             return {"near_duplicates_skipped": f"The worker died {job.attempts - 1} times before the import ended."}
 
         def goes_on() -> bool:
+            self.go_on(job.id)
             return not self.jobs.is_cancelled(job.id)
 
         if not goes_on():
@@ -197,7 +202,9 @@ class ImportRunner:
         return None
 
     def clear(self, job: JobRecord) -> None:
-        """Remove the files of an import that has ended."""
+        """Remove the files of an import that has ended, and keep it no longer."""
+        if not self.accepted.end(job.id):
+            return  # Redis has lost it: it comes back, and needs them
         self.store.remove_tree(chunk_key(job.id, 0).rpartition("/")[0])
         if "upload" in job.parameters:
             self.store.remove_tree(job.parameters["upload"].rpartition("/")[0])
