@@ -153,7 +153,7 @@ class Settings(BaseSettings):
     search_deadline_seconds: int = Field(120, ge=1, description="A search that is not done by then fails.")
     job_lease_seconds: int = Field(15, ge=2, description="A running job whose worker is silent this long is run again.")
     job_step_max_seconds: int = Field(
-        3000, ge=2, description="A step of an import or batch search that takes longer hangs: its process ends."
+        3000, ge=2, description="An import or batch search without a sign for so long hangs: its process ends."
     )
     job_max_attempts: int = Field(3, ge=1, le=20, description="How often a job is tried before it fails.")
     wait_max_seconds: int = Field(30, ge=0, le=300, description="Longest `?wait=` and `Prefer: wait=`.")

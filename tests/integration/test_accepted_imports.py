@@ -184,9 +184,8 @@ def test_who_waits_for_an_import_goes_on_waiting_when_redis_has_lost_it(
         waiting = pool.submit(lambda: client.get(f"/v1/jobs/{job['id']}?wait=10"))
         wait_until(lambda: bool(redis_client.info("clients")["blocked_clients"]), 10, "it waits")
         redis_client.flushall()
-        redis_client.xadd(
-            FINISHED_KEY, {"id": job["id"]}
-        )  # wakes who waits, as a new connection to an empty Redis does
+        # This wakes who waits, as a Redis that lost its data does.
+        redis_client.xadd(FINISHED_KEY, {"id": job["id"]})
         wait_until(lambda: bool(redis_client.exists(job_key(job["id"]))), 10, "it is there again")
         jobs.fail(job["id"], ImportEmpty("It has no rows."))
         assert waiting.result().get_json()["status"] == "failed"
