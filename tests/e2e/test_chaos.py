@@ -17,7 +17,8 @@ EXPERIMENTS = (
     "mutated-input",
     "redis-hands-over",
 )
-SECONDS = 240
+SECONDS = 280
+pytestmark = pytest.mark.timeout(SECONDS + 20)  # the first test waits for all of them
 
 
 @pytest.fixture(scope="module")
