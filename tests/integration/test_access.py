@@ -321,7 +321,7 @@ def test_a_key_that_a_wrong_clock_took_for_expired_is_good_again_when_the_clock_
 
 @pytest.mark.parametrize(
     "host",
-    ["shop.example", "localhost.shop.example:8000", "10.0.0.5", "[::2]:8000", "127.1", "unix:8000", "[", "[1::2::3]"],
+    ["shop.example", "localhost.shop.example:8000", "10.0.0.5", "[::2]:8000", "127.1", "unix:8000", "["],
 )
 def test_a_server_without_keys_answers_to_this_machine_alone(guarded: Settings, host: str) -> None:
     client = create_app(guarded.model_copy(update={"access": "auto"})).test_client()
