@@ -90,13 +90,13 @@ def main() -> None:
     """Measure, and write the page."""
     settings = Settings(_env_file=None)
     transform = BACKBONES["tf_efficientnet_lite0"].transform
-    limits = {"max_bytes": settings.upload_max_bytes, "max_pixels": settings.image_max_pixels}
+    max_bytes, max_pixels = settings.upload_max_bytes, settings.image_max_pixels
     rows = []
     for name, (width, height), data in track(largest(settings), "Decoding", total=len(KINDS)):
         took = []
         for _ in range(REPETITIONS):
             start = time.perf_counter()
-            decode_pixels(data, transform, **limits)
+            decode_pixels(data, transform, max_bytes=max_bytes, max_pixels=max_pixels)
             took.append(time.perf_counter() - start)
         rows.append(
             [
