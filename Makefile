@@ -83,7 +83,7 @@ else
 	$(BIN)/python -m benchmarks.index --datasets $(DATASETS) $(if $(N),--rows $(N)) $(if $(filter 1000000,$(N)),--recall-target 0.95 --bytes-per-vector 200)
 endif
 
-chaos: $(DEV) ## Break a running Lookalike in every way and count what is lost; writes docs/results/chaos.md (half an hour)
+chaos: $(DEV) ## Break a running Lookalike in every way and count what is lost; writes docs/results/chaos.md (a quarter of an hour)
 	$(BIN)/python -m chaos $(if $(QUICK),--quick) $(if $(ONLY),--only $(ONLY)) $(if $(SOAK),--soak $(SOAK))
 
 clean: ## Remove caches and everything that the demo left in var/ (the environment stays: rm -r .venv)
