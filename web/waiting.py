@@ -49,12 +49,12 @@ def _place_to_wait(services: Services, job_id: str, seconds: int) -> Iterator[Wa
         services.waiting_places.release()
 
 
-def _record_at_end(services: Services, job_id: str, watch: Watch, seconds: float) -> JobRecord:
+def _record_at_end(read: Callable[[str], JobRecord], job_id: str, watch: Watch, seconds: float) -> JobRecord:
     deadline = time.monotonic() + seconds
     while True:
         in_time = watch.woken.wait(deadline - time.monotonic())
         watch.woken.clear()
-        record = watch.record or services.job(job_id)
+        record = watch.record or read(job_id)
         if record.status.is_final or not in_time:
             return record
 
@@ -73,7 +73,7 @@ def wait_for_end(services: Services, job_id: str, seconds: int) -> JobRecord:
         check_visible(record)
         if watch is None or record.status.is_final:
             return record
-        return _record_at_end(services, job_id, watch, seconds)
+        return _record_at_end(services.job, job_id, watch, seconds)
 
 
 def json_response(body: bytes) -> Response:
@@ -155,7 +155,8 @@ def send_job(
             raise
         if watch is not None:
             try:
-                record = _record_at_end(services, job_id, watch, wait)
+                read = services.jobs.get if keep is None else services.job  # what is not kept needs no database
+                record = _record_at_end(read, job_id, watch, wait)
             except JobNotFound:
                 if keep is None:
                     clear()
