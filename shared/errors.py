@@ -312,7 +312,7 @@ class HostRefused(AccessDenied):
 
 
 class OriginRefused(AccessDenied):
-    """A page of another site wants to change something on a server that is open to this machine alone."""
+    """A page of another site may not change anything here."""
 
     code = "origin_refused"
 

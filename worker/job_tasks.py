@@ -5,6 +5,7 @@ What needs numpy, Pillow or FAISS is imported by the tasks that use it.
 
 import logging
 from collections.abc import Callable
+from functools import partial
 from time import monotonic
 from typing import TYPE_CHECKING, Any
 
@@ -44,6 +45,7 @@ def add_job_tasks(app: Celery, services: Services, tasks: TaskSender) -> None:
     None is shared with other applications of the process, which would be Celery's default: they hold these services.
     """
     settings = services.settings
+    search_hangs_seconds = max(settings.search_deadline_seconds, SEARCH_HANGS_SECONDS)
 
     def runner() -> "ImportRunner":
         from worker.imports.run import ImportRunner
@@ -148,8 +150,7 @@ def add_job_tasks(app: Celery, services: Services, tasks: TaskSender) -> None:
             services.step_times.add(answer.timings_ms)
             services.job_traces.add_steps(job, answer.timings_ms)
 
-        hangs_after = max(settings.search_deadline_seconds, SEARCH_HANGS_SECONDS)
-        run(job, hangs_after, work, lambda error: services.jobs.fail(job_id, error))
+        run(job, search_hangs_seconds, work, partial(services.jobs.fail, job_id))
 
     @search_queue_task("write_item")
     def write_item_task(job_id: str) -> None:
@@ -165,8 +166,7 @@ def add_job_tasks(app: Celery, services: Services, tasks: TaskSender) -> None:
             return
         job = started.record
 
-        def fetch(url: str) -> bytes:
-            return services.fetcher.get(url, settings.upload_max_bytes)
+        fetch = partial(services.fetcher.get, max_bytes=settings.upload_max_bytes)
 
         def work() -> None:
             check_tries(job)
@@ -198,7 +198,7 @@ def add_job_tasks(app: Celery, services: Services, tasks: TaskSender) -> None:
             check_tries(job)
             build_release(job, settings, services.jobs, services.catalogue, services.store, still_wanted)
 
-        run(job, RELEASE_MAX_SECONDS, work, lambda error: services.jobs.fail(job_id, error))
+        run(job, RELEASE_MAX_SECONDS, work, partial(services.jobs.fail, job_id))
 
     @app.task(name="search_batch", shared=False)
     def search_batch_task(job_id: str) -> None:
@@ -232,13 +232,7 @@ def add_job_tasks(app: Celery, services: Services, tasks: TaskSender) -> None:
             _clear_ended(job_id, services, lambda ended: runner().clear(ended))
             return
         job, imports = started.record, runner()
-        run(
-            job,
-            settings.job_step_max_seconds,
-            lambda: step(imports, job),
-            lambda error: imports.fail(job, error),
-            is_plan,
-        )
+        run(job, settings.job_step_max_seconds, partial(step, imports, job), partial(imports.fail, job), is_plan)
 
     @app.task(name="plan_import", shared=False)
     def plan_import_task(job_id: str) -> None:

@@ -132,7 +132,7 @@ def test_who_has_no_key_or_a_wrong_one_counts_for_the_address(serve: Serve, keys
 
 
 def test_the_address_is_what_the_trusted_proxies_say_and_nobody_else(serve: Serve) -> None:
-    client = serve(trusted_proxies=1)
+    client = serve(trusted_proxies=1, access="open")
     spoofed = [listed(client, "127.0.0.1", **{"X-Forwarded-For": f"10.0.0.{n}, 192.0.2.1"}) for n in range(5)]
     assert spoofed == [200] * 4 + [429], "what the client itself says changes nothing"
     assert listed(client, "127.0.0.1", **{"X-Forwarded-For": "192.0.2.2"}) == 200
@@ -141,7 +141,7 @@ def test_the_address_is_what_the_trusted_proxies_say_and_nobody_else(serve: Serv
 
 
 def test_what_a_proxy_says_that_is_no_address_is_one_client(serve: Serve, redis_client: Redis) -> None:
-    client = serve(trusted_proxies=1)
+    client = serve(trusted_proxies=1, access="open")
     odd = ["unknown", "a b", "<script>", "192.0.2.1:99", "\x80"]
     assert [listed(client, "127.0.0.1", **{"X-Forwarded-For": text}) for text in odd] == [200] * 4 + [429]
     assert redis_client.keys("lookalike:rate:*") == [b"lookalike:rate:requests:address:unknown"]
