@@ -5,6 +5,7 @@ What needs numpy, Pillow or FAISS is imported by the tasks that use it.
 
 import logging
 from collections.abc import Callable
+from contextlib import suppress
 from functools import partial
 from time import monotonic
 from typing import TYPE_CHECKING, Any
@@ -245,7 +246,5 @@ def add_job_tasks(app: Celery, services: Services, tasks: TaskSender) -> None:
 
 def _clear_ended(job_id: str, services: Services, clear: Callable[[JobRecord], None]) -> None:
     """Remove the files of a job that ended before its message came, since it was cancelled."""
-    try:
+    with suppress(JobNotFound):
         clear(services.jobs.get(job_id))
-    except JobNotFound:
-        log.info("Job %s has no record any more", job_id)
