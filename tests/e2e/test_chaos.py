@@ -17,7 +17,7 @@ EXPERIMENTS = (
     "mutated-input",
     "redis-hands-over",
 )
-SECONDS = 280
+SECONDS = 420
 pytestmark = pytest.mark.timeout(SECONDS + 20)  # the first test waits for all of them
 
 
