@@ -20,8 +20,9 @@ WEBHOOK_SECRET = "whsec_MfKQ9r8GKYqrTwjUPD8ILPZIo2LaLaSw"
 class Stack:
     """The processes of the Procfile and a client of their API."""
 
-    def __init__(self, group: ProcessGroup) -> None:
+    def __init__(self, group: ProcessGroup, database: Path | None = None) -> None:
         self.group = group
+        self.database = database
         self.base_url = group.base_url
 
     @classmethod
@@ -35,7 +36,7 @@ class Stack:
         }
         group = ProcessGroup(root, folder / "state", environment={**fixed, **environment})
         group.start()
-        return cls(group)
+        return cls(group, folder / "lookalike.sqlite3")
 
     def get(self, path: str, **options: Any) -> requests.Response:
         return requests.get(self.base_url + path, timeout=60, **options)

@@ -3,8 +3,10 @@
 import json
 import os
 import signal
+import sqlite3
+import time
 from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import closing, contextmanager
 from typing import Any
 
 import requests
@@ -14,6 +16,8 @@ from tests.stack import Stack
 # Settings of the scratch stack: small, so that tests reach them fast.
 SCRATCH_CHUNK_ROWS = 4
 SCRATCH_IMPORT_MAX_BYTES = 4 * 1024 * 1024
+
+STOPPING_SECONDS = 0.05  # a stopped process may run on for some microseconds
 
 PROBLEM_TYPE = "application/problem+json"
 
@@ -86,8 +90,13 @@ def all_items(stack: Stack, limit: int = 200) -> list[dict[str, Any]]:
 
 @contextmanager
 def paused(stack: Stack, name: str) -> Iterator[None]:
-    """Stop a process and its children within the block, as a machine that hangs."""
-    os.killpg(stack.group.pid(name), signal.SIGSTOP)
+    """Stop a process and its children within the block, as a machine that hangs; not while it holds the database."""
+    assert stack.database is not None
+    with closing(sqlite3.connect(stack.database, timeout=30, isolation_level=None)) as connection:
+        connection.execute("BEGIN IMMEDIATE")  # nobody else writes now: a job that is told to be done is forgotten yet
+        os.killpg(stack.group.pid(name), signal.SIGSTOP)
+        time.sleep(STOPPING_SECONDS)
+        connection.execute("ROLLBACK")
     try:
         yield
     finally:
