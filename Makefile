@@ -73,7 +73,7 @@ bench-quality: $(TRAIN) ## Judge ENCODER=<folder> on DATASETS=../shared/datasets
 bench-losses: $(TRAIN) ## Train with each loss at one budget; writes docs/results/losses.md (half an hour)
 	$(BIN)/python -m benchmarks.losses --data $(DATASETS)/fashion
 
-bench-serving: $(BENCH) ## Compare serving with LitServe, Flask and Celery; writes docs/results/serving.md (50 minutes)
+bench-serving: $(BENCH) ## Compare serving with LitServe, Flask and Celery; writes docs/results/serving.md (an hour)
 	$(BIN)/python -m benchmarks.serving --datasets $(DATASETS) $(if $(QUICK),--quick,--profile) $(if $(WEIGHTS_RESNET50),--weights-resnet50 $(WEIGHTS_RESNET50))
 
 bench-index: $(BENCH) ## Compare kinds of index with usearch and hnswlib; writes docs/results/index.md (20 minutes, once 10 more to embed photos; N=1000000: half an hour; N=10000000: continued from one and two million)

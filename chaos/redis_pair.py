@@ -2,6 +2,7 @@
 
 import os
 import select
+import signal
 import socket
 import socketserver
 import time
@@ -67,7 +68,7 @@ class RedisPair:
     def kill_primary(self) -> None:
         """Kill -9 the primary; new connections are refused from now on."""
         self._forwarder.target = None
-        self._primary.process.send(9)
+        self._primary.process.send(signal.SIGKILL)
         self._primary.process.wait(time.monotonic() + GRACE_SECONDS)
 
     def promote(self) -> None:

@@ -13,7 +13,6 @@ from chaos.load import Load
 from chaos.trial import Trial
 from chaos.usage import open_files, resident_mib
 
-PROCESSES = ("web", "search", "bulk", "callbacks", "beat", "redis")
 # Records and caches of an hour would be all of the growth: they expire within the soak instead.
 SETTINGS = {
     "LOOKALIKE_SEARCH_DEADLINE_SECONDS": "30",
@@ -68,7 +67,7 @@ def _run(trial: Trial, minutes: int) -> None:
 
 
 def _measure(trial: Trial, milliseconds: list[float]) -> dict[str, Any]:
-    groups = {name: trial.system.group.pid(name) for name in PROCESSES}
+    groups = {name: trial.system.group.pid(name) for name in trial.system.processes}
     with trial.system.redis() as client:
         connections = client.info("clients")["connected_clients"]
     return {
@@ -82,7 +81,7 @@ def _measure(trial: Trial, milliseconds: list[float]) -> dict[str, Any]:
 
 def _judge(trial: Trial, rate: float) -> None:
     warm, last = compared(trial.record.minutes)
-    growth = {name: (last["mib"][name] / warm["mib"][name] - 1) * 100 for name in PROCESSES}
+    growth = {name: (last["mib"][name] / warm["mib"][name] - 1) * 100 for name in warm["mib"]}
     for name, percent in growth.items():
         trial.require(percent <= MAX_GROWTH_PERCENT, f"{name} grew by {percent:.0f} %")
         more = last["files"][name] - warm["files"][name]

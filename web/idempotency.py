@@ -71,8 +71,8 @@ def _replay(services: Services, known: bytes, fingerprint: str) -> Response | No
             f"This {HEADER} came with another request within the last 24 hours. Use a new key for each request."
         )
     try:
-        services.jobs.get(job_id)  # who asks by its key may come before it is there, so that it must not be restored
-        record = wait_for_end(services, job_id, preferred_wait(services))
+        # Who asks by its key may come before the record is there, so that it must not be restored.
+        record = wait_for_end(services, job_id, preferred_wait(services), services.jobs.get)
     except JobNotFound:
         if time.time() < claimed_at + CREATION_SECONDS:
             raise _in_use() from None

@@ -59,21 +59,28 @@ def _record_at_end(read: Callable[[str], JobRecord], job_id: str, watch: Watch, 
             return record
 
 
-def wait_for_end(services: Services, job_id: str, seconds: int) -> JobRecord:
+def wait_for_end(
+    services: Services, job_id: str, seconds: int, read: Callable[[str], JobRecord] | None = None
+) -> JobRecord:
     """Return a job when it has ended, or after some seconds; at once while all places to wait are taken.
 
-    An import that Redis has lost is there again.
+    Args:
+        services: the parts of this web tier.
+        job_id: which.
+        seconds: how long to wait, at most as the settings allow.
+        read: reads a job; None: `services.job`, so that an import that Redis has lost is there again.
 
     Raises:
         JobNotFound: if there is no such job, or it is another key's.
     """
+    read = read or services.job
     seconds = min(seconds, services.settings.wait_max_seconds)
     with _place_to_wait(services, job_id, seconds) as watch:
-        record = services.job(job_id)
+        record = read(job_id)
         check_visible(record)
         if watch is None or record.status.is_final:
             return record
-        return _record_at_end(services.job, job_id, watch, seconds)
+        return _record_at_end(read, job_id, watch, seconds)
 
 
 def json_response(body: bytes) -> Response:
