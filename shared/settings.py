@@ -101,9 +101,9 @@ class Settings(BaseSettings):
         1000, ge=0, description="Most jobs of all clients that wait or run on the bulk queue; 0: any number."
     )
 
-    encoder: Literal["tf_efficientnet_lite0", "resnet50", "resnet101", "efficientnet_b4", "vit_b_16"] = Field(
-        "tf_efficientnet_lite0", description="Backbone that turns images into embeddings."
-    )
+    encoder: Literal[
+        "tf_efficientnet_lite0", "tf_efficientnet_lite2", "resnet50", "resnet101", "efficientnet_b4", "vit_b_16"
+    ] = Field("tf_efficientnet_lite0", description="Backbone that turns images into embeddings.")
     encoder_weights_path: Path | None = Field(
         None,
         description="Weights file (.safetensors or .pth) or folder of a trained encoder; unset: the backbone's own.",

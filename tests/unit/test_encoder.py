@@ -240,18 +240,21 @@ def test_without_network_the_message_tells_what_to_download_and_which_setting_na
 
 
 def test_an_unknown_encoder_is_answered_with_the_known_ones() -> None:
-    with pytest.raises(EncoderUnavailable, match="tf_efficientnet_lite0, resnet50"):
+    with pytest.raises(EncoderUnavailable, match="tf_efficientnet_lite0, tf_efficientnet_lite2"):
         load_encoder("resnet5")
 
 
-def timm_name(name: str) -> str:
+LITE_BLOCKS = {"tf_efficientnet_lite0": [1, 2, 2, 3, 3, 4, 1], "tf_efficientnet_lite2": [1, 3, 3, 4, 4, 5, 1]}
+
+
+def timm_name(name: str, blocks: list[int]) -> str:
     """Translate a parameter name of EfficientNet-PyTorch to timm's by the structure of the network, not by order."""
     kinds = {"_conv_stem": "conv_stem", "_bn0": "bn1", "_conv_head": "conv_head", "_bn1": "bn2"}
     if not name.startswith("_blocks."):
         module, _, parameter = name.partition(".")
         return f"{kinds[module]}.{parameter}"
     _, number, module, parameter = name.split(".")
-    stages = [(stage, i) for stage, length in enumerate([1, 2, 2, 3, 3, 4, 1]) for i in range(length)]
+    stages = [(stage, i) for stage, length in enumerate(blocks) for i in range(length)]
     stage, i = stages[int(number)]
     first = {"_depthwise_conv": "conv_dw", "_bn1": "bn1", "_project_conv": "conv_pw", "_bn2": "bn2"}
     later = {
@@ -265,18 +268,19 @@ def timm_name(name: str) -> str:
     return f"blocks.{stage}.{i}.{(later if stage else first)[module]}.{parameter}"
 
 
-def test_weights_taken_by_order_land_where_their_names_say() -> None:
-    backbone = BACKBONES["tf_efficientnet_lite0"]
+@pytest.mark.parametrize("name", LITE_BLOCKS)
+def test_weights_taken_by_order_land_where_their_names_say(name: str) -> None:
+    backbone, blocks = BACKBONES[name], LITE_BLOCKS[name]
     path = backbone.own_weights()
     source = read_weights(path)
     model = backbone.build()
     fill(model, source, path, by_order=True)
     filled = model.state_dict()
-    by_name = {timm_name(name): tensor for name, tensor in source.items() if not name.startswith("_fc.")}
+    by_name = {timm_name(key, blocks): tensor for key, tensor in source.items() if not key.startswith("_fc.")}
     assert by_name.keys() == filled.keys()
-    for name, tensor in filled.items():
-        if not name.endswith("num_batches_tracked"):
-            assert torch.equal(tensor, by_name[name]), name
+    for key, tensor in filled.items():
+        if not key.endswith("num_batches_tracked"):
+            assert torch.equal(tensor, by_name[key]), key
 
 
 def test_weights_in_another_order_are_refused() -> None:

