@@ -101,7 +101,7 @@ def main(arguments: Sequence[str] | None = None) -> None:
     seconds: dict[str, float] = {}
     trained_by: list[str] = []
     for loss in losses:
-        folder = asked.scratch / loss
+        folder = asked.scratch / f"{loss}-{asked.epochs}-{asked.rate:g}"
         trained_by = train(loss, asked, folder)
         seconds[loss] = sum(epoch["cpu_seconds"] for epoch in RunFolder(folder).figures())
         encoder = str(folder / "encoder")

@@ -5,12 +5,14 @@
 
 quantises the encoder as a release does, puts train + val as items into a catalogue of its own, lets the engine search
 with each test photo, and prints `name: value` lines. The last is what int8 costs, in points of Precision@5, against the
-same network in float32.
+same network in float32. The folder of a release's encoder (below LOOKALIKE_ENCODER_CACHE_PATH) is judged as it serves,
+without that comparison.
 """
 
 import argparse
 import hashlib
 import json
+import logging
 import tempfile
 import uuid
 from collections.abc import Callable
@@ -25,21 +27,27 @@ from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, T
 from shared.catalogue import Catalogue
 from shared.catalogue_change import ImageRef, ItemChange
 from shared.database import connect_database
+from shared.errors import LookalikeError
 from shared.job_record import JobRecord
 from shared.migrations import upgrade
 from shared.releases import Release
 from shared.settings import Settings
 from shared.store import Store
 from training.evaluate import ATTRIBUTES
-from training.labelled_photos import Columns, LabelledPhotos, read_photos
+from training.judgement import judge
+from training.labelled_photos import Columns, LabelledPhotos, read_photos, table_of
 from training.metrics import interval
 from training.problem import TrainingProblem
-from training.retrieval import Found, search
+from training.retrieval import DEPTH, Found
 from training.served import as_served, embed_photos
-from worker.encoder import Encoder, EncoderUnavailable
+from worker.encoder import Encoder, EncoderUnavailable, read_manifest
+from worker.encoder.package import MANIFEST
+from worker.encoder.runtimes import Runtime
 from worker.engine import Engine
 from worker.index.flat_index import FlatIndex
 from worker.live_index import LiveIndex
+
+log = logging.getLogger(__name__)
 
 PRINTED = ("p_at_1", "p_at_5", "p_at_10", "p_at_5_sub_category", "colour_at_5", "map_at_r")
 PAGE = 500
@@ -93,21 +101,28 @@ def found_by_engine(
 ) -> Found:
     """Search with photos of one split among items of others, one job after the other."""
     labels = photos.values[photos.label][index]
-    depth = int(np.unique(labels, return_counts=True)[1].max())
+    depth = max(DEPTH, int(np.unique(labels, return_counts=True)[1].max()))
     with tempfile.TemporaryDirectory() as folder:
         database = connect_database(f"sqlite:///{folder}/quality.sqlite3")
         upgrade(database)
         catalogue = Catalogue(database)
         items_of(catalogue, encoder, photos, index, lambda done, _: told(done, len(index) + len(queries)))
         engine = engine_of(catalogue, encoder, Path(folder))
-        rows, scores = [], []
-        for place, query in enumerate(queries):
-            found = search_with(engine, photos.paths[query].read_bytes(), min(depth, len(index)))
+        asked, rows, scores = [], [], []
+        for place, query in enumerate(queries.tolist()):
+            told(len(index) + place + 1, len(index) + len(queries))
+            try:
+                found = search_with(engine, photos.paths[query].read_bytes(), min(depth, len(index)))
+            except (OSError, LookalikeError) as error:
+                log.warning("%s is left out: %s", photos.paths[query], error)
+                continue
+            asked.append(query)
             rows.append(found[0])
             scores.append(found[1])
-            told(len(index) + place + 1, len(index) + len(queries))
         database.dispose()
-    return Found(photos, queries, index, np.array(rows), np.array(scores, np.float32))
+    if not asked:
+        raise TrainingProblem(f"None of the {len(queries)} photos that ask can be read. Check the column of images.")
+    return Found(photos, np.array(asked), index, np.array(rows), np.array(scores, np.float32))
 
 
 def measure(encoder: str, photos: LabelledPhotos, threads: int, progress: Progress) -> list[str]:
@@ -119,16 +134,20 @@ def measure(encoder: str, photos: LabelledPhotos, threads: int, progress: Progre
         task = progress.add_task(step)
         return lambda done, total: progress.update(task, completed=done, total=total)
 
-    with as_served(encoder, "openvino-int8", photos, train, val, threads) as (served, size_bytes):
+    folder = Path(encoder)
+    made_for: Runtime = read_manifest(folder)["runtime"] if (folder / MANIFEST).exists() else "torch"
+    served_in: Runtime = "openvino-int8" if made_for == "torch" else made_for
+    with as_served(encoder, served_in, photos, train, val, threads) as (served, size_bytes):
         lines = [f"encoder: {served.id}", f"runtime: {served.manifest['runtime']}", f"bytes: {size_bytes}"]
-        each = found_by_engine(served, photos, queries, index, bar("Searching in int8")).figures()
-    with as_served(encoder, "openvino", photos, train, val, threads) as (exact, _):
-        embeddings, _ = embed_photos(exact, photos, np.concatenate([index, queries]), bar("Embedding in float32"))
-    reference = search(photos, embeddings, queries, index).figures()
+        each = found_by_engine(served, photos, queries, index, bar("Searching")).figures()
     for name in PRINTED:
         if name in each:
             known = interval(each[name])
             lines += [f"{name}: {known.mean:.4f}", f"{name}_interval: {known.low:.4f} to {known.high:.4f}"]
+    if made_for != "torch":
+        return lines
+    with as_served(encoder, "openvino", photos, train, val, threads) as (exact, _):
+        reference = judge(exact, photos, queries, index, bar("Embedding in float32")).each
     lines += [f"float32_{name}: {reference[name].mean():.4f}" for name in PRINTED if name in reference]
     return [*lines, f"int8_loss_points: {100 * (reference['p_at_5'].mean() - each['p_at_5'].mean()):.2f}"]
 
@@ -142,7 +161,8 @@ def main() -> None:
     parser.add_argument("--attribute", action="append", help="further columns; default: sub_category, base_colour")
     parser.add_argument("--threads", type=int, default=2)
     arguments = parser.parse_args()
-    columns = Columns(label=arguments.label, attributes=tuple(arguments.attribute or ATTRIBUTES))
+    usual = ATTRIBUTES if table_of(arguments.data) else ()
+    columns = Columns(label=arguments.label, attributes=tuple(arguments.attribute or usual))
     bars = (TextColumn("{task.description}"), BarColumn(), MofNCompleteColumn(), TimeRemainingColumn())
     errors = Console(stderr=True)
     try:

@@ -1,6 +1,8 @@
 """A few labelled photos that are learned in moments, and a network of a few weights: stages, batch-norm, a head."""
 
 import csv
+import subprocess
+import sys
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
@@ -16,6 +18,7 @@ from training.turns import Turns
 from worker.encoder import BACKBONES, Transform
 from worker.encoder.backbones import Backbone
 
+ROOT = Path(__file__).parent.parent
 KINDS = {"disc": 0, "bar": 1, "ring": 2, "cross": 3}
 COLOURS = {"red": (200, 40, 40), "green": (40, 170, 60), "blue": (40, 60, 200)}
 SIDE = 40
@@ -86,6 +89,16 @@ def small_backbone(folder: Path) -> Iterator[Backbone]:
     finally:
         del BACKBONES["small"]
         torch.set_num_threads(threads)
+
+
+def trained_lite0(folder: Path) -> Path:
+    """Train lite0 for an epoch at a small size, by its commands; returns the encoder's folder."""
+    table = write_shop(folder / "photos", 60)
+    asked = ["training.train", f"--data={table}", f"--out={folder}/run", f"--cache={folder}/cache", "--epochs=1"]
+    asked += ["--first-stage=7", "--size=64", "--train-size=64", "--views=1", "--classes=4", "--photos=3", "--dim=64"]
+    for command in (asked, ["training.export", f"{folder}/run"]):
+        subprocess.run([sys.executable, "-m", *command], cwd=ROOT, check=True, stdout=subprocess.DEVNULL)
+    return folder / "run" / "encoder"
 
 
 def train(plan: Plan, folder: RunFolder) -> None:

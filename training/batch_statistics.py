@@ -11,9 +11,11 @@ def batch_statistics(embeddings: torch.Tensor, classes: torch.Tensor) -> dict[st
 
     Args:
         embeddings: float32 (n, dim), unit rows.
-        classes: int64 (n,), of the label; at least two, each at least twice.
+        classes: int64 (n,), of the label.
 
     Returns:
+        The last alone where no photo has another of its class and one of another class beside it.
+
         active_triplets: share in [0, 1] of photos whose hardest positive is not nearer than their hardest negative by
             the margin.
         hardest_positive, hardest_negative: Euclidean distances in [0, 2], mean over photos.
@@ -26,9 +28,11 @@ def batch_statistics(embeddings: torch.Tensor, classes: torch.Tensor) -> dict[st
     negatives = distances.masked_fill(is_same, torch.inf).amin(dim=1)  # (n,)
     has_both = torch.isfinite(positives) & torch.isfinite(negatives)
     positives, negatives = positives[has_both], negatives[has_both]
+    spread = {"spread": float(1 - embeddings.mean(dim=0).norm())}
+    if not has_both.any():
+        return spread
     return {
         "active_triplets": float((positives - negatives + MARGIN > 0).float().mean()),
         "hardest_positive": float(positives.mean()),
         "hardest_negative": float(negatives.mean()),
-        "spread": float(1 - embeddings.mean(dim=0).norm()),
-    }
+    } | spread

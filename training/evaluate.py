@@ -22,7 +22,7 @@ from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, T
 
 from shared.errors import LookalikeError
 from training.judgement import Judgement, compare, judge
-from training.labelled_photos import Columns, LabelledPhotos, read_photos
+from training.labelled_photos import Columns, LabelledPhotos, read_photos, table_of
 from training.problem import TrainingProblem
 from training.report import named_values, write_report
 from training.served import as_served
@@ -71,7 +71,10 @@ def judge_encoder(
 @click.option("--out", type=click.Path(path_type=Path), help="Folder of a report with pictures.")
 @click.option("--label", default="article_type", show_default=True, help="Column that retrieval is judged by.")
 @click.option(
-    "--attribute", "attributes", multiple=True, default=ATTRIBUTES, show_default=True, help="Further columns."
+    "--attribute",
+    "attributes",
+    multiple=True,
+    help=f"Further column; may be repeated.  [default: of a CSV file {', '.join(ATTRIBUTES)}]",
 )
 @click.option("--item-column", default="id", show_default=True)
 @click.option("--image-column", default="image", show_default=True)
@@ -94,7 +97,8 @@ def main(
     """Judge an encoder, and compare it with another one; prints NAME: VALUE lines."""
     errors = Console(stderr=True)
     logging.basicConfig(level="WARNING", format="%(message)s", handlers=[RichHandler(console=errors, show_path=False)])
-    columns = Columns(item_column, image_column, label, attributes, split_column or None)
+    usual = ATTRIBUTES if table_of(data) else ()
+    columns = Columns(item_column, image_column, label, attributes or usual, split_column or None)
     bars = (TextColumn("{task.description}"), BarColumn(), MofNCompleteColumn(), TimeRemainingColumn())
     other, differences = None, None
     try:

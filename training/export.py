@@ -25,16 +25,17 @@ from training.checkpoint import fit_model, load_checkpoint
 from training.knowledge import calibrate_scores, class_statistics, write_knowledge
 from training.labelled_photos import read_photos
 from training.metrics import interval
+from training.pixel_cache import fingerprint
 from training.plan import Plan, read_plan
 from training.problem import TrainingProblem
 from training.retrieval import search
-from training.run import columns_of, learnable, transform_of
+from training.run import check_data, columns_of, learnable, transform_of
 from training.run_folder import RunFolder
-from training.served import embed_photos
+from training.served import embed_photos, readable_rows
 from training.served_head import AS_TRAINED, Additions, with_head
 from worker.encoder import BACKBONES, EncoderUnavailable, encoder_id, save_encoder
 from worker.encoder.head import Head
-from worker.encoder.package import WEIGHTS
+from worker.encoder.package import MANIFEST, WEIGHTS
 from worker.encoder.torch_encoder import TorchEncoder
 
 log = logging.getLogger(__name__)
@@ -53,11 +54,14 @@ def export_run(folder: RunFolder, out: Path, progress: Progress, additions: Addi
         The manifest as written.
 
     Raises:
-        TrainingProblem: if the run has no best epoch yet, its data are gone, or it can't have that head.
+        TrainingProblem: if the run has no best epoch yet, its data are gone or others, it can't have that head, or
+            `out` holds what is no encoder.
     """
+    check_replaceable(out)
     plan = read_plan(folder.config)
     backbone, head = BACKBONES[plan.backbone], additions.to(plan.head)
     photos = learnable(read_photos(Path(plan.data), columns_of(plan)))
+    check_data(folder, photos.fingerprint(fingerprint(photos.paths)))
     with tempfile.TemporaryDirectory(dir=out.parent, prefix=f".{out.name}.") as scratch:
         weights = Path(scratch) / WEIGHTS
 
@@ -82,7 +86,7 @@ def export_run(folder: RunFolder, out: Path, progress: Progress, additions: Addi
         encoder = encoder_with(model, head)
         manifest = encoder.manifest
         embeddings, readable = embedded(encoder, np.arange(len(photos)), "Embedding train and val")
-        train, val = (np.intersect1d(photos.rows_of(split), readable) for split in ("train", "val"))
+        train, val = (readable_rows(photos, split, readable) for split in ("train", "val"))
         found = search(photos, embeddings, val, train)
         figures = {name: vars(interval(values)) for name, values in found.figures().items()}
         statistics, centroids = class_statistics(embeddings[train], photos.values[photos.label][train])
@@ -104,6 +108,16 @@ def export_run(folder: RunFolder, out: Path, progress: Progress, additions: Addi
             (aside / "metrics.json").write_text(json.dumps(metrics, indent=1) + "\n", encoding="utf-8")
 
         return save_encoder(out, manifest | {"trained": trained}, write)
+
+
+def check_replaceable(out: Path) -> None:
+    """Refuse to write an encoder where something else is.
+
+    Raises:
+        TrainingProblem: if the folder holds something, and no encoder.
+    """
+    if out.exists() and not (out / MANIFEST).exists() and (out.is_file() or any(out.iterdir())):
+        raise TrainingProblem(f"{out} is there already and holds no encoder. Name another folder with --out.")
 
 
 def write_weights(model: torch.nn.Module, path: Path) -> None:

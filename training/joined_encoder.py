@@ -10,7 +10,11 @@ from worker.encoder import Encoder
 
 
 class JoinedEncoder(Encoder):
-    """The embeddings of several encoders side by side; its cosine is the mean of theirs."""
+    """The embeddings of several encoders side by side; its cosine is the mean of theirs.
+
+    Attributes:
+        parts: the encoders.
+    """
 
     def __init__(self, parts: Sequence[Encoder]) -> None:
         """Args:
@@ -31,10 +35,10 @@ class JoinedEncoder(Encoder):
                 "transform": first["transform"],
             }
         )
-        self._parts = tuple(parts)
+        self.parts = tuple(parts)
 
     def embed(self, pixels: np.ndarray) -> np.ndarray:
         """Run all networks; see `Encoder.embed`."""
         self._check(pixels)
-        each = [part.embed(pixels) for part in self._parts]
+        each = [part.embed(pixels) for part in self.parts]
         return np.concatenate(each, axis=1) / np.float32(len(each) ** 0.5)

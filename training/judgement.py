@@ -7,6 +7,7 @@ import numpy as np
 
 from training.labelled_photos import LabelledPhotos
 from training.metrics import Difference, Interval, interval, paired_difference
+from training.problem import TrainingProblem
 from training.retrieval import Found, search
 from training.served import Cost, Told, cost_of, embed_photos
 from worker.encoder import Encoder
@@ -98,9 +99,18 @@ def judge(
         index: int64 (n,), rows to search among.
         told: told how many are embedded, of how many.
         size_bytes: of the encoder's files.
+
+    Raises:
+        TrainingProblem: if no query, or no photo of the index, can be read.
     """
     embeddings, readable = embed_photos(encoder, photos, np.concatenate([index, queries]), told)
-    found = search(photos, embeddings, np.intersect1d(queries, readable), np.intersect1d(index, readable))
+    asked, indexed = np.intersect1d(queries, readable), np.intersect1d(index, readable)
+    if len(asked) == 0 or len(indexed) == 0:
+        raise TrainingProblem(
+            f"{len(asked)} of {len(queries)} queries and {len(indexed)} of {len(index)} photos of the index can be "
+            "read. Check the column of images."
+        )
+    found = search(photos, embeddings, asked, indexed)
     cost = cost_of(encoder, [photos.paths[row] for row in found.queries], size_bytes)
     return Judgement(encoder.id, encoder.manifest["runtime"], found, embeddings, found.figures(), cost)
 

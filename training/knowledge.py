@@ -1,6 +1,6 @@
 """What an encoder folder tells beside its weights: where each class lies, and what a score means.
 
-    classes.json            photos of each class, how near they are to its centre, its neighbours
+    classes.json            photos of each class, how near they are to its centre
     centroids.safetensors   "centroids" float32 (classes, dim), unit rows in the order of classes.json
 
 Classes are described by their photos in train; what a score means is measured on val, which nothing was learned from.

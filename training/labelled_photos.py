@@ -2,6 +2,7 @@
 
 import csv
 import hashlib
+import json
 from collections import Counter
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
@@ -67,10 +68,20 @@ class LabelledPhotos:
         for split in splits:
             if not (self.splits == split).any():
                 raise TrainingProblem(
-                    f"The split {split!r} is empty ({_counts(self.splits)}). Correct the column of splits, or leave it "
-                    "out with --split-column '' to split by item."
+                    f"The split {split!r} is empty ({_counts(self.splits)}). It needs more photos; or correct the "
+                    "column of splits, or leave it out with --split-column '' to split by item."
                 )
         return np.flatnonzero(np.isin(self.splits, splits))
+
+    def fingerprint(self, of_photos: str) -> str:
+        """Return SHA-256 in 64 hex digits over all that is learned from: photos, items, values and splits.
+
+        Args:
+            of_photos: the photos' own, see `training.pixel_cache.fingerprint`.
+        """
+        values = {name: values.tolist() for name, values in self.values.items()}
+        told = json.dumps([of_photos, self.items, values, self.splits.tolist()], sort_keys=True)
+        return hashlib.sha256(told.encode()).hexdigest()
 
     def only(self, rows: np.ndarray) -> "LabelledPhotos":
         """Return some of the photos, in the order of `rows`."""
@@ -84,17 +95,28 @@ class LabelledPhotos:
         )
 
 
+def table_of(source: Path) -> Path | None:
+    """Return the CSV file of a source; None where it is a folder with one folder per class, or nothing."""
+    table = source / "products.csv" if source.is_dir() else source
+    return table if table.is_file() else None
+
+
 def read_photos(source: Path, columns: Columns) -> LabelledPhotos:
     """Read labelled photos from a CSV file, from a folder that holds products.csv, or from folders named by class.
+
+    Of folders, each photo is an item of its own, split by a hash of its path, and the class is the label's value.
 
     Raises:
         TrainingProblem: if the source can't be used; the message says which line or column is wrong.
     """
-    table = source / "products.csv" if source.is_dir() and (source / "products.csv").exists() else source
-    if table.is_file():
-        return _read_csv(table, columns)
+    table = table_of(source)
+    if table is not None:
+        try:
+            return _read_csv(table, columns)
+        except (UnicodeDecodeError, csv.Error) as error:
+            raise TrainingProblem(f"{table} is no CSV file in UTF-8: {error}. Save it as one.") from error
     if source.is_dir():
-        return _read_folders(source)
+        return _read_folders(source, columns)
     raise TrainingProblem(f"There is no {source}. Name a CSV file, or a folder that holds one folder per class.")
 
 
@@ -116,7 +138,7 @@ def _read_csv(table: Path, columns: Columns) -> LabelledPhotos:
                 f"{table} has no column {missing[0]!r}; it has: {', '.join(reader.fieldnames or ())}. "
                 "Map the columns with --item-column, --image-column, --label, --attribute and --split-column."
             )
-        rows = [(reader.line_num, row) for row in reader]
+        rows = [(reader.line_num, {name: row[name] or "" for name in wanted}) for row in reader]
     lines: dict[str, int] = {}
     for line, row in rows:
         _check_row(table, line, row, columns, lines)
@@ -150,7 +172,12 @@ def _check_row(table: Path, line: int, row: dict[str, str], columns: Columns, li
         )
 
 
-def _read_folders(folder: Path) -> LabelledPhotos:
+def _read_folders(folder: Path, columns: Columns) -> LabelledPhotos:
+    if columns.attributes:
+        raise TrainingProblem(
+            f"{folder} holds folders per class, which tell the class and no {columns.attributes[0]}. Leave out "
+            "--attribute, or name a CSV file."
+        )
     found = list(_photos_by_class(folder))
     if not found:
         raise TrainingProblem(
@@ -159,7 +186,11 @@ def _read_folders(folder: Path) -> LabelledPhotos:
     paths, classes = zip(*found, strict=True)
     items = tuple(path.relative_to(folder).as_posix() for path in paths)
     return LabelledPhotos(
-        tuple(paths), items, "class", {"class": np.array(classes)}, np.array([split_of(item) for item in items])
+        tuple(paths),
+        items,
+        columns.label,
+        {columns.label: np.array(classes)},
+        np.array([split_of(item) for item in items]),
     )
 
 

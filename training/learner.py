@@ -49,6 +49,13 @@ class Learner:
     device: torch.device
     taught: np.ndarray | None = None
 
+    def shared(self) -> Iterator[torch.Tensor]:
+        """Yield what each of several processes tracks for itself, not by gradients: buffers and averages."""
+        yield from self.network.buffers()
+        if self.averaged is not None:
+            yield from self.averaged.parameters()
+            yield from self.averaged.buffers()
+
     def state(self) -> dict[str, Any]:
         """Return all that the next epoch depends on."""
         return {

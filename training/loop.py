@@ -68,7 +68,7 @@ def run_epoch(
         its CPU time.
 
     Raises:
-        TrainingProblem: if a loss is no finite number; the epochs before are kept.
+        TrainingProblem: if a loss or a gradient is no finite number; the epochs before are kept.
     """
     started, computing = time.perf_counter(), time.process_time()
     random = np.random.default_rng([plan.seed, epoch, turns.rank])
@@ -95,12 +95,12 @@ def run_epoch(
         with torch.autocast(learner.device.type, torch.bfloat16, enabled=plan.precision == "bfloat16"):
             embeddings, loss, parts = backward(learner.inputs, learner.objective, pixels, classes, plan.chunk, taught)
         if not math.isfinite(loss):
-            raise TrainingProblem(
-                f"The loss became {loss} in step {step + 1} of epoch {epoch + 1} ({parts}). Finished epochs are kept. "
-                "Try a lower --rate, a longer --warm-up, or --precision float32."
-            )
+            raise _lost("The loss", str(loss), step, epoch, parts)
         turns.average_gradients([*learner.network.parameters(), *learner.objective.parameters()])
-        torch.nn.utils.clip_grad_norm_(learner.network.parameters(), GRADIENT_NORM)
+        norm = torch.nn.utils.clip_grad_norm_(learner.network.parameters(), GRADIENT_NORM)
+        of_classes = [part.grad for part in learner.objective.parameters() if part.grad is not None]
+        if not math.isfinite(norm + torch.nn.utils.get_total_norm(of_classes)):
+            raise _lost("A gradient", "no finite number", step, epoch, parts)
         learner.optimiser.step()
         if learner.averaged is not None:
             learner.averaged.update_parameters(learner.network.model)
@@ -113,8 +113,16 @@ def run_epoch(
         }
         every.append(figures)
         on_step(step + 1, len(batches), figures)
-    means = {name: float(np.mean([figures[name] for figures in every])) for name in every[0]}
+    names = dict.fromkeys(name for figures in every for name in figures)
+    means = {name: float(np.mean([figures[name] for figures in every if name in figures])) for name in names}
     return means | {"seconds": time.perf_counter() - started, "cpu_seconds": time.process_time() - computing}
+
+
+def _lost(what: str, became: str, step: int, epoch: int, parts: dict[str, float]) -> TrainingProblem:
+    return TrainingProblem(
+        f"{what} became {became} in step {step + 1} of epoch {epoch + 1} ({parts}). Finished epochs are kept. "
+        "Try a lower --rate, a longer --warm-up, or --precision float32."
+    )
 
 
 def train(
@@ -150,11 +158,11 @@ def train(
             learner.network.train_from(first)
         torch.manual_seed(plan.seed * 1_000_003 + epoch)
         figures = run_epoch(learner, plan, epoch, turns, on_step)
+        turns.agree(learner.shared())
         progress.epoch += 1
         is_best = False
         if progress.epoch % plan.judge_every == 0 or progress.epoch == plan.epochs:
-            turns.agree(learner.network.buffers())
-            figures |= judge()
+            figures |= turns.agree_on(judge(), learner.device)
             is_best = figures[BEST] > progress.best
             progress.without_gain = 0 if is_best else progress.without_gain + 1
             if is_best:

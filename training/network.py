@@ -6,7 +6,7 @@ from pathlib import Path
 import torch
 
 from training.problem import TrainingProblem
-from worker.encoder import BACKBONES, Transform
+from worker.encoder import BACKBONES, EncoderUnavailable, Transform
 from worker.encoder.backbones import Backbone
 from worker.encoder.head import Head
 from worker.encoder.weights import fill, read_weights
@@ -124,6 +124,15 @@ class TrainedNetwork(torch.nn.Module):
         return groups
 
 
+def _own_weights(backbone: Backbone) -> Path:
+    try:
+        return backbone.own_weights()
+    except EncoderUnavailable as error:
+        raise TrainingProblem(
+            f"{error} In training, --weights names the file, and --backbone another network."
+        ) from None
+
+
 def build_network(
     name: str,
     head: Head,
@@ -151,7 +160,7 @@ def build_network(
     try:
         model = backbone.build_with(Head())
         if weights != "none":
-            path = Path(weights) if weights else backbone.own_weights()
+            path = Path(weights) if weights else _own_weights(backbone)
             fill(model, read_weights(path), path, by_order=backbone.by_order)
         backbone.attach(model, head)
     except ValueError as error:

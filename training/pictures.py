@@ -42,7 +42,7 @@ def retrieval_sheet(found: Found, chosen: Sequence[int], path: Path) -> None:
 
 def _tile(path: Path, colour: str) -> Image.Image:
     with Image.open(path) as photo:
-        small = ImageOps.pad(photo.convert("RGB"), (TILE, TILE), color="white")
+        small = ImageOps.pad(ImageOps.exif_transpose(photo).convert("RGB"), (TILE, TILE), color="white")
     return ImageOps.expand(small, FRAME, colour)
 
 

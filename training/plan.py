@@ -2,6 +2,8 @@
 
 import dataclasses
 import json
+import math
+from collections.abc import Iterator
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any, Literal, get_args
@@ -12,6 +14,8 @@ from worker.encoder import BACKBONES
 from worker.encoder.head import Head
 
 Precision = Literal["float32", "bfloat16"]
+
+TRAINED_TO_SERVED = 6 / 7
 
 _TUPLES = ("unfreeze_at", "prefixes", "more_sizes")
 
@@ -38,7 +42,8 @@ class Plan:
         prefixes: lengths that the embedding shall be cut to without losing much; see `Objective`.
         teacher: encoder whose similarities are learned as well, as for `open_judged`; None for none.
         teacher_weight: how much that counts.
-        train_size: side of the pictures that it learns from, in pixels.
+        train_size: side of the pictures that it learns from, in pixels; None for six sevenths of what is served, since
+            random crops zoom in, or for all of it where the backbone takes no other.
         more_sizes: further sides; each batch has one of all sides, so that products are learned at several scales.
         min_area, jitter: as in `Augmentation`.
         views: stored views of each photo for the frozen stages; 0 computes them anew for each batch.
@@ -74,7 +79,7 @@ class Plan:
     prefixes: tuple[int, ...] = ()
     teacher: str | None = None
     teacher_weight: float = 1.0
-    train_size: int = 192
+    train_size: int | None = None
     more_sizes: tuple[int, ...] = ()
     min_area: float = 0.5
     jitter: float = 0.15
@@ -94,13 +99,38 @@ class Plan:
     threads: int = 2
 
     def __post_init__(self) -> None:
-        for problem in self._problems():
+        if self.backbone not in BACKBONES:
+            raise TrainingProblem(f"There is no backbone {self.backbone!r}; choose one of {', '.join(BACKBONES)}.")
+        for problem in (*self._numbers_out_of_range(), *self._problems()):
             raise TrainingProblem(problem)
+
+    def _numbers_out_of_range(self) -> Iterator[str]:
+        for name in ("epochs", "judge_every", "patience", "threads", "train_size", "size", "dim"):
+            if (value := getattr(self, name)) is not None and value < 1:
+                yield f"{name} must be at least 1, not {value}."
+        for name in ("views", "chunk", "seed", "decay"):
+            if getattr(self, name) < 0:
+                yield f"{name} must be at least 0, not {getattr(self, name)}."
+        for name in ("jitter", "average", "warm_up"):
+            if not 0 <= getattr(self, name) < 1:
+                yield f"{name} must be at least 0 and below 1, not {getattr(self, name)}."
+        if not 0 < self.min_area <= 1:
+            yield f"min_area must be above 0 and at most 1, not {self.min_area}."
+        if not 0 < self.rate < math.inf:
+            yield f"rate must be above 0, not {self.rate}."
+        last = len(BACKBONES[self.backbone].stages) - (
+            1 if self.views else 0
+        )  # beyond all stages, the head alone learns
+        if self.first_stage is not None and not 0 <= self.first_stage <= last:
+            yield f"first_stage must be in 0 to {last} for {self.backbone}, not {self.first_stage}."
 
     def _problems(self) -> list[str]:
         problems = []
-        if self.backbone not in BACKBONES:
-            problems.append(f"There is no backbone {self.backbone!r}; choose one of {', '.join(BACKBONES)}.")
+        own = BACKBONES[self.backbone]
+        if own.takes_one_size and {self.size or own.transform.size, *self.sizes} != {own.transform.size}:
+            problems.append(f"{self.backbone} takes pictures of {own.transform.size} pixels only.")
+        if own.pool is None and self.views:
+            problems.append(f"{self.backbone} is no chain of stages whose views could be stored; leave out --views.")
         unknown = [name for name in self.losses if name not in LOSSES]
         if unknown or not self.losses:
             problems.append(f"There is no loss {', '.join(unknown) or 'given'}; choose among {', '.join(LOSSES)}.")
@@ -110,7 +140,7 @@ class Plan:
             problems.append(f"{self.label} is the label already; it can't be an attribute beside.")
         if self.views and self.unfreeze_at:
             problems.append("Stored views are of frozen stages: --views and --unfreeze-at don't go together.")
-        if self.backbone in BACKBONES and any(not 0 < length < self.embedding_length for length in self.prefixes):
+        if any(not 0 < length < self.embedding_length for length in self.prefixes):
             problems.append(f"A prefix must be shorter than the embedding, which has {self.embedding_length} numbers.")
         if not self.teacher_weight > 0:
             problems.append("The teacher's weight must be above 0; leave the teacher out instead.")
@@ -120,9 +150,6 @@ class Plan:
             problems.append("Pictures have sides of at least 1 pixel.")
         if 0 < self.views < len(self.sizes):
             problems.append(f"Pictures of {len(self.sizes)} sizes need as many stored views at least: --views.")
-        for name in ("epochs", "judge_every", "patience", "threads", "train_size"):
-            if getattr(self, name) < 1:
-                problems.append(f"{name} must be at least 1, not {getattr(self, name)}.")
         if self.classes < 2 or self.photos < 2:
             problems.append("A batch needs at least 2 classes and 2 photos of each.")
         return problems
@@ -135,7 +162,10 @@ class Plan:
     @property
     def sizes(self) -> tuple[int, ...]:
         """Sides of the pictures that it learns from, in pixels."""
-        return (self.train_size, *self.more_sizes)
+        own = BACKBONES[self.backbone]
+        served = self.size or own.transform.size
+        usual = served if own.takes_one_size else max(1, round(served * TRAINED_TO_SERVED))
+        return (self.train_size or usual, *self.more_sizes)
 
     @property
     def embedding_length(self) -> int:

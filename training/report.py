@@ -12,6 +12,7 @@ from training.judgement import WORST, Judgement
 from training.metrics import Difference
 from training.pictures import choose_queries, draw_map, retrieval_sheet
 from training.run_folder import git_revision
+from training.served import Cost
 
 SHEET_ROWS = 12
 
@@ -57,10 +58,17 @@ def write_report(
     return page
 
 
+def _told(cost: Cost) -> str:
+    return (
+        f"{cost.milliseconds:.1f} ms for a photo alone, {cost.photos_per_second:.0f} photos a second in batches, "
+        f"decoding included; {cost.size_bytes / 2**20:.1f} MiB"
+    )
+
+
 def _lines(
     judgement: Judgement, against: Judgement | None, differences: Mapping[str, Difference] | None, command: str
 ) -> list[str]:
-    found, cost = judgement.found, judgement.cost
+    found = judgement.found
     lines = [
         f"# What {judgement.encoder} finds",
         "",
@@ -69,8 +77,7 @@ def _lines(
         f"    {command}",
         "",
         f"Index: {len(found.index):,} photos; queries: {len(found.queries):,}; relevant: same {found.photos.label}. "
-        f"Runtime {judgement.runtime}: {cost.milliseconds:.1f} ms for a photo alone, {cost.photos_per_second:.0f} "
-        f"photos a second in batches, decoding included; {cost.size_bytes / 2**20:.1f} MiB.",
+        f"Runtime {judgement.runtime}: {_told(judgement.cost)}.",
         "",
         *table(
             ("figure", "mean", "95% interval"),
@@ -84,6 +91,8 @@ def _lines(
         lines += [
             "",
             f"## Compared with {against.encoder} ({against.runtime})",
+            "",
+            f"The other: {_told(against.cost)}.",
             "",
             *table(
                 ("figure", "it", "the other", "difference, 95% interval", "p"),

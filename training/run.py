@@ -1,6 +1,7 @@
 """A run from its plan: data, network, losses and loop put together."""
 
 import logging
+from collections import Counter
 from collections.abc import Callable
 from dataclasses import replace
 from pathlib import Path
@@ -75,7 +76,9 @@ def run(
         folder.check_new()
     torch.set_num_threads(plan.threads)
     photos = learnable(read_photos(Path(plan.data), columns_of(plan)))
-    squares = decode_photos(photos.paths, transform_of(plan), cache, shown("Decoding photos"))
+    with turns.leader_first():
+        squares = decode_photos(photos.paths, transform_of(plan), cache, shown("Decoding photos"))
+    fingerprint = photos.fingerprint(squares.fingerprint)
     learned, judged = usable_rows(photos, squares)
     classes, names = number_classes(photos, learned)
     counts = {name: len(of) for name, of in names.items()}
@@ -83,12 +86,14 @@ def run(
     if plan.teacher is not None:
         told = shown("Asking the teacher")
         taught = taught_embeddings(plan.teacher, photos, learned, squares.fingerprint, cache, plan.threads, told)
-    learner = build_learner(plan, squares, learned, classes, counts, cache, device, shown, taught)
+    with turns.leader_first():
+        learner = build_learner(plan, squares, learned, classes, counts, cache, device, shown, taught)
     progress = Progress()
     if resumes:
-        progress = _go_on(folder, learner, squares, device)
+        check_data(folder, fingerprint)
+        progress = _go_on(folder, learner, turns, device)
     elif turns.leads:  # only now: what failed until here can be begun again by the same command
-        folder.begin(plan, {"classes": names, "data_fingerprint": squares.fingerprint, "photos": len(photos)})
+        folder.begin(plan, {"classes": names, "data_fingerprint": fingerprint, "photos": len(photos)})
 
     def judge() -> dict[str, float]:
         with learner.judged():
@@ -125,7 +130,7 @@ def learnable(photos: LabelledPhotos) -> LabelledPhotos:
 
 
 def usable_rows(photos: LabelledPhotos, squares: Squares) -> tuple[np.ndarray, np.ndarray]:
-    """Return rows to learn from and rows to judge by: readable, and of classes with two photos to learn from.
+    """Return rows to learn from and rows to judge by: readable, and of classes with two items to learn from.
 
     Raises:
         TrainingProblem: if too little is left.
@@ -134,11 +139,12 @@ def usable_rows(photos: LabelledPhotos, squares: Squares) -> tuple[np.ndarray, n
     is_readable[list(squares.unreadable)] = False
     labels = photos.values[photos.label]
     in_train = is_readable & (photos.splits == "train")
-    values, counts = np.unique(labels[in_train], return_counts=True)
-    lonely = values[counts < 2]
+    values = np.unique(labels[in_train])
+    items = Counter(label for label, _ in {(str(labels[row]), photos.items[row]) for row in np.flatnonzero(in_train)})
+    lonely = np.array([value for value in values.tolist() if items[value] < 2], values.dtype)
     if len(lonely):
         log.warning(
-            "%d classes have one photo to learn from and are left out of training, not of evaluation: %s",
+            "%d classes have one item to learn from and are left out of training, not of evaluation: %s",
             len(lonely),
             ", ".join(lonely.tolist()),
         )
@@ -146,8 +152,8 @@ def usable_rows(photos: LabelledPhotos, squares: Squares) -> tuple[np.ndarray, n
     judged = np.flatnonzero(is_readable & (photos.splits == "val"))
     if len(values) - len(lonely) < 2 or len(judged) == 0:
         raise TrainingProblem(
-            f"Training needs two classes with two readable photos each and a photo in val; {photos.label} has "
-            f"{len(values) - len(lonely)} such classes, val {len(judged)} photos."
+            "Training needs two classes with two items each whose photos can be read, and a photo in val; "
+            f"{photos.label} has {len(values) - len(lonely)} such classes, val {len(judged)} photos."
         )
     return learned, judged
 
@@ -157,10 +163,8 @@ def number_classes(photos: LabelledPhotos, learned: np.ndarray) -> tuple[dict[st
     numbers: dict[str, np.ndarray] = {}
     names: dict[str, list[str]] = {}
     for column, values in photos.values.items():
-        known = np.unique(values[learned])
-        place = np.searchsorted(known, values).clip(max=len(known) - 1)
-        is_known = (known[place] == values) & (values != "")
-        numbers[column] = np.where(is_known, place, -1)
+        known = np.setdiff1d(values[learned], [""])
+        numbers[column] = np.where(np.isin(values, known), np.searchsorted(known, values), -1)
         names[column] = known.tolist()
     return numbers, names
 
@@ -177,18 +181,33 @@ def embed_plain(inputs: Inputs, rows: np.ndarray, count: int, plan: Plan, device
     return embeddings
 
 
-def _go_on(folder: RunFolder, learner: Learner, squares: Squares, device: torch.device) -> Progress:
+def check_data(folder: RunFolder, fingerprint: str) -> None:
+    """Refuse to go on with other photos or labels than a run was begun with.
+
+    Raises:
+        TrainingProblem: if they are others.
+    """
     known = folder.about().get("data_fingerprint")
-    if known != squares.fingerprint:
+    if known != fingerprint:
         raise TrainingProblem(
-            f"The photos are not those that {folder.path} was begun with: their fingerprint was {known}, and is "
-            f"{squares.fingerprint}. Bring them back, or begin a new run."
+            f"The photos, or what is said of them, are not those that {folder.path} was begun with: their fingerprint "
+            f"was {known}, and is {fingerprint}. Bring them back, or begin a new run."
         )
-    if not folder.checkpoint.exists():
+
+
+def _go_on(folder: RunFolder, learner: Learner, turns: Turns, device: torch.device) -> Progress:
+    progress = Progress()
+    if folder.checkpoint.exists():
+        state: dict[str, Any] = load_checkpoint(folder.checkpoint, device)
+        try:
+            learner.load(state["learner"], folder.checkpoint)
+            progress = Progress(**state["progress"])
+        except (KeyError, TypeError, ValueError, RuntimeError) as error:
+            raise TrainingProblem(
+                f"{folder.checkpoint} is no checkpoint of this run: {error}. Bring the run's own back, or train anew."
+            ) from error
+    else:
         log.warning("%s has no finished epoch yet: it begins anew", folder.path)
-        return Progress()
-    state: dict[str, Any] = load_checkpoint(folder.checkpoint, device)
-    learner.load(state["learner"], folder.checkpoint)
-    progress = Progress(**state["progress"])
-    folder.forget_after(progress.epoch)
+    if turns.leads:
+        folder.forget_after(progress.epoch)
     return progress

@@ -20,6 +20,7 @@ from worker.encoder import BACKBONES, Encoder, choose_runtime, load_encoder, ope
 from worker.encoder.encoder import BATCH_IMAGES
 from worker.encoder.package import MANIFEST
 from worker.encoder.runtimes import Runtime
+from worker.encoder.torch_encoder import TorchEncoder
 
 log = logging.getLogger(__name__)
 
@@ -81,7 +82,7 @@ def as_served(
 
     Args:
         name: as for `open_judged`.
-        runtime: torch opens it as it is.
+        runtime: torch opens it as it is, a release's encoder in the runtime that it was made for.
         photos: to quantise with, and to compare with torch.
         calibration: int64 (n,), rows of photos to quantise with; the first 300 are used.
         held_out: int64 (m,), rows of other photos for the accuracy gate; the first 300 are used.
@@ -91,18 +92,23 @@ def as_served(
         EncoderUnavailable: if it can't be had in that runtime, or does not pass the gate; the message tells why.
     """
     encoder = open_judged(name, threads)
-    if runtime == "torch" or encoder.manifest["runtime"] != "torch":
+    if runtime in ("torch", encoder.manifest["runtime"]):
         yield encoder, size_of(encoder, Path(name))
         return
     if isinstance(encoder, JoinedEncoder):
         raise TrainingProblem("An ensemble is judged in torch only, since it can't be served.")
+    if not isinstance(encoder, TorchEncoder):
+        raise TrainingProblem(
+            f"{name} is made for {encoder.manifest['runtime']} already, and can't be judged in {runtime}. Name the "
+            "folder that it was made of."
+        )
     samples = [
         readable_pixels(encoder, photos, rows)[0]
         for rows in (spread(calibration, CALIBRATION_PHOTOS), spread(held_out, GATE_PHOTOS))
     ]
     with tempfile.TemporaryDirectory() as scratch:
         choice = choose_runtime(
-            encoder,  # type: ignore[arg-type]  # its runtime is torch
+            encoder,
             Path(scratch),
             calibration=samples[0],
             held_out=samples[1],
@@ -163,6 +169,22 @@ def embed_photos(
     return embeddings, np.array(embedded, np.int64)
 
 
+def readable_rows(photos: LabelledPhotos, split: str, readable: np.ndarray) -> np.ndarray:
+    """Return the rows of a split that could be read, int64 (m,).
+
+    Raises:
+        TrainingProblem: if none could.
+    """
+    rows = photos.rows_of(split)
+    found = np.intersect1d(rows, readable)
+    if len(found) == 0:
+        raise TrainingProblem(
+            f"None of the {len(rows)} photos of {split} can be read, such as {photos.paths[rows[0]]}. Check the column "
+            "of images."
+        )
+    return found
+
+
 def cost_of(encoder: Encoder, paths: Sequence[Path], size_bytes: int) -> Cost:
     """Measure what an encoder costs here, with the first 100 photos.
 
@@ -185,6 +207,10 @@ def cost_of(encoder: Encoder, paths: Sequence[Path], size_bytes: int) -> Cost:
 
 
 def size_of(encoder: Encoder, folder: Path) -> int:
-    """Return the bytes of an encoder's files in its folder: weights or model; 0 where it has no folder."""
-    names = [name for name in encoder.manifest.get("files", {}) if name.startswith(("weights.", "model."))]
+    """Return the bytes of an encoder's files in its folder, weights or model; where it has none, of its weights."""
+    if isinstance(encoder, JoinedEncoder):
+        return sum(size_of(part, folder) for part in encoder.parts)
+    if isinstance(encoder, TorchEncoder):
+        return sum(tensor.nbytes for tensor in encoder.network.model.state_dict().values())
+    names = [name for name in encoder.manifest["files"] if name.startswith(("weights.", "model."))]
     return sum((folder / name).stat().st_size for name in names)

@@ -1,5 +1,6 @@
 """What a teacher sees: its embeddings of the photos that are learned from, computed once."""
 
+import hashlib
 import logging
 from pathlib import Path
 
@@ -21,7 +22,7 @@ def taught_embeddings(
         teacher: folder of an encoder, backbone, or several of them joined by +.
         photos: as they were read.
         rows: int64 (n,), those to embed; all can be read.
-        fingerprint: of the photos.
+        fingerprint: of the photos' bytes.
         cache: folder that keeps the embeddings; may be deleted at any time.
         threads: CPU threads of one forward pass.
         told: told how many are embedded, of how many.
@@ -31,7 +32,8 @@ def taught_embeddings(
         TrainingProblem: if there is no such encoder.
     """
     encoder = open_judged(teacher, threads)
-    path = cache / f"taught-{encoder.id}-{fingerprint[:16]}-{len(rows)}.npy"
+    asked = hashlib.sha256(f"{encoder.id} {fingerprint} {rows.tolist()}".encode()).hexdigest()[:16]
+    path = cache / f"taught-{asked}.npy"
     if not path.exists():
         embeddings, _ = embed_photos(encoder, photos, rows, told)
         cache.mkdir(parents=True, exist_ok=True)

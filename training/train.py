@@ -14,6 +14,7 @@ from pathlib import Path
 from typing import Any
 
 import click
+from click.core import ParameterSource
 from rich.console import Console
 from rich.logging import RichHandler
 from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeElapsedColumn, TimeRemainingColumn
@@ -101,7 +102,7 @@ def option(name: str, help_text: str, **how: Any) -> Callable[[Any], Any]:
     type=bool,
     help="Keep batch-norm statistics as they came.",
 )
-@option("--train-size", "Side in pixels of what is learned from.")
+@option("--train-size", "Side in pixels of what is learned from.  [default: 6/7 of what is served]", type=int)
 @click.option(
     "--more-size",
     "more_sizes",
@@ -126,8 +127,15 @@ def option(name: str, help_text: str, **how: Any) -> Callable[[Any], Any]:
 @option("--precision", "What the network computes in.", type=click.Choice(["float32", "bfloat16"]))
 @option("--seed", "Decides batches, variations and new weights.", type=int)
 @option("--threads", "CPU threads.")
+@click.pass_context
 def main(
-    data: Path | None, out: Path | None, resume: Path | None, stop_after: int | None, cache: Path, **options: Any
+    context: click.Context,
+    data: Path | None,
+    out: Path | None,
+    resume: Path | None,
+    stop_after: int | None,
+    cache: Path,
+    **options: Any,
 ) -> None:
     """Train an encoder on labelled photos, and keep the epoch that is best on val."""
     from training.run import run
@@ -137,6 +145,9 @@ def main(
 
     if (resume is None) == (out is None) or (out is not None and data is None):
         raise click.UsageError("Name --data and --out for a new run, or --resume alone.")
+    given = [name for name in ("data", *options) if context.get_parameter_source(name) is ParameterSource.COMMANDLINE]
+    if resume is not None and given:
+        raise click.UsageError(f"A run goes on by its own plan: leave out what sets {', '.join(given)}.")
     console = Console() if sys.stdout.isatty() else Console(width=PIPED_WIDTH)
     logging.basicConfig(level="WARNING", format="%(message)s", handlers=[RichHandler(console=console, show_path=False)])
     folder = RunFolder(resume or out or Path())
@@ -159,7 +170,7 @@ def main(
                     resumes=resume is not None,
                     turns=turns,
                     device=device,
-                    shown=Bars(console, bars).shown,
+                    shown=Bars(console, bars).shown if turns.leads else lambda _: lambda *_: None,
                     said=lambda text: console.print(text, highlight=False),
                     stop_after=stop_after,
                 )
@@ -168,6 +179,8 @@ def main(
     except OSError as error:
         raise click.ClickException(f"A file can't be read or written: {error}. Finished epochs are kept.") from error
     except KeyboardInterrupt:
+        if not folder.config.exists():
+            raise click.ClickException("Stopped before the first epoch; the same command begins again.") from None
         raise click.ClickException(
             f"Stopped. Finished epochs are kept; go on with: python -m training.train --resume {folder.path}"
         ) from None

@@ -41,6 +41,21 @@ class Turns:
                 torch.distributed.all_reduce(parameter.grad)
                 parameter.grad /= self.count
 
+    @contextmanager
+    def leader_first(self) -> Iterator[None]:
+        """Let the first process go through the block before the others do, for what it leaves in files."""
+        if not self.leads:
+            torch.distributed.barrier()
+        yield
+        if self.leads and self.count > 1:
+            torch.distributed.barrier()
+
+    def agree_on(self, figures: dict[str, float], device: torch.device) -> dict[str, float]:
+        """Return what the first process measured, which all decide by. Alone, these are its own."""
+        values = torch.tensor(list(figures.values()), dtype=torch.float32, device=device)
+        self.agree([values])
+        return figures if self.count == 1 else dict(zip(figures, values.tolist(), strict=True))
+
     def agree(self, tensors: Iterable[torch.Tensor]) -> None:
         """Give all processes what the first has, such as its batch-norm statistics. Alone, nothing happens."""
         if self.count > 1:

@@ -7,6 +7,7 @@ from typing import Any
 import pytest
 
 from tests.e2e.steps import assert_failed, assert_problem
+from tests.small_shop import trained_lite0
 from tests.stack import Stack, wait_until, zipped
 
 ITEMS = 60
@@ -15,9 +16,10 @@ BUILD_SECONDS = 150
 
 @pytest.fixture(scope="module")
 def stack(tmp_path_factory: pytest.TempPathFactory, sample_catalogue: Path) -> Iterator[Stack]:
-    """A stack with some items, and a folder for trained encoders that is empty."""
+    """A stack with some items, and a folder of encoders: a trained one, and one that is empty."""
     folder = tmp_path_factory.mktemp("releases")
     (folder / "encoders-of-ours" / "empty").mkdir(parents=True)
+    trained_lite0(folder / "training").rename(folder / "encoders-of-ours" / "trained")
     stack = Stack.start(folder, {"LOOKALIKE_ENCODER_ROOT": str(folder / "encoders-of-ours")})
     try:
         assert stack.imported(zipped(sample_catalogue, ITEMS), "sample.zip")["result"]["imported"] == ITEMS
@@ -81,6 +83,21 @@ def test_a_release_is_built_beside_the_active_one_compared_and_activated_and_one
         activate(stack, chosen)
         wait_until(lambda: stack.search(photo)["result"]["release"] == chosen, 60, "searches use it")  # noqa: B023
         assert stack.get(f"/v1/releases/{chosen}").json()["is_active"]
+
+
+def test_a_trained_encoder_becomes_a_release_by_one_call_and_is_compared_before_anything_switches(
+    stack: Stack,
+) -> None:
+    active = next(release["id"] for release in listed(stack).values() if release["is_active"])
+    job = stack.finished(build(stack, encoder="trained", label="category", runtime="torch")["id"], BUILD_SECONDS)
+    assert job["status"] == "succeeded", job
+    result = job["result"]
+    assert result["embedded"] >= ITEMS
+    assert (result["is_active"], result["comparison"]["with"]) == (False, active)
+    release = listed(stack)[result["release"]]
+    assert release["manifest"]["encoder"]["dim"] == 64
+    assert 0 < release["manifest"]["encoder"]["trained"]["val"]["p_at_5"] <= 1
+    assert listed(stack)[active]["is_active"]
 
 
 def test_a_build_that_is_cancelled_leaves_no_release_that_could_serve(stack: Stack) -> None:

@@ -1,31 +1,17 @@
 """A trained encoder becomes a release by one command."""
 
-import subprocess
-import sys
 from pathlib import Path
 
 from shared.releases import registered_releases
 from tests.shop import Shop
-from tests.small_shop import write_shop
+from tests.small_shop import trained_lite0
 from worker.encoder import read_manifest
-
-ROOT = Path(__file__).parents[2]
-
-
-def trained(folder: Path) -> Path:
-    """Train lite0 for an epoch at a small size and return its folder."""
-    table = write_shop(folder / "photos", 60)
-    train = ["training.train", f"--data={table}", f"--out={folder}/run", f"--cache={folder}/cache", "--epochs=1"]
-    train += ["--first-stage=7", "--size=64", "--train-size=64", "--views=1", "--classes=4", "--photos=3", "--dim=64"]
-    for command in (train, ["training.export", f"{folder}/run"]):
-        subprocess.run([sys.executable, "-m", *command], cwd=ROOT, check=True, stdout=subprocess.DEVNULL)
-    return folder / "run" / "encoder"
 
 
 def test_a_trained_encoder_becomes_a_release_beside_the_active_one(shop: Shop, tmp_path: Path) -> None:
     shop.fill(40)
     serving = shop.serve()
-    folder = trained(tmp_path)
+    folder = trained_lite0(tmp_path)
     encoders = str(tmp_path / "encoders")
     build = ("-m", "worker.build_release", "--no-activate")
     done = shop.run(*build, LOOKALIKE_ENCODER_WEIGHTS_PATH=str(folder), LOOKALIKE_ENCODER_CACHE_PATH=encoders)

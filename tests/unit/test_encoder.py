@@ -197,6 +197,13 @@ def test_weights_of_another_network_are_refused(weights: Path, tmp_path: Path) -
         load_encoder("tf_efficientnet_lite0", weights)
 
 
+def test_weights_of_a_deeper_network_are_refused(state: dict[str, torch.Tensor], tmp_path: Path) -> None:
+    deeper = state | {f"layer3.{block}.conv1.weight": state["layer3.5.conv1.weight"] for block in range(6, 23)}
+    torch.save(deeper, tmp_path / "resnet101.pth")
+    with pytest.raises(EncoderUnavailable, match=r"parameters instead of 265, such as .*another network"):
+        load_encoder("resnet50", tmp_path / "resnet101.pth")
+
+
 def test_a_file_that_is_no_weights_file_is_refused(tmp_path: Path) -> None:
     for name in ("w.pth", "w.safetensors"):
         (tmp_path / name).write_bytes(b"not weights at all, only some text")

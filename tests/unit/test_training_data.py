@@ -75,9 +75,23 @@ def test_folders_named_by_class_are_read(tmp_path: Path) -> None:
     for name in ("cap/1.jpg", "cap/deep/2.png", "hat/1.jpg", "hat/notes.txt"):
         (tmp_path / name).parent.mkdir(parents=True, exist_ok=True)
         (tmp_path / name).touch()
-    photos = read_photos(tmp_path, Columns())
+    photos = read_photos(tmp_path, Columns(label="kind"))
     assert photos.items == ("cap/1.jpg", "cap/deep/2.png", "hat/1.jpg")
-    assert photos.values["class"].tolist() == ["cap", "cap", "hat"]
+    assert photos.values["kind"].tolist() == ["cap", "cap", "hat"]
+    with pytest.raises(TrainingProblem, match=r"no hue\. Leave out --attribute"):
+        read_photos(tmp_path, Columns(attributes=("hue",)))
+
+
+def test_a_table_in_another_encoding_is_refused_and_a_short_line_has_empty_values(tmp_path: Path) -> None:
+    table = tmp_path / "t.csv"
+    table.write_bytes("id,article_type,image,split\n1,Hüte,1.jpg,train\n".encode("latin-1"))
+    with pytest.raises(TrainingProblem, match="no CSV file in UTF-8"):
+        read_photos(table, Columns())
+    table.write_text("id,article_type,image,split,hue\n1,hat,1.jpg,train\n")
+    assert read_photos(table, Columns(attributes=("hue",))).values["hue"].tolist() == [""]
+    table.write_text("id,article_type,image,split\n1,hat\n")
+    with pytest.raises(TrainingProblem, match="line 2: image is empty"):
+        read_photos(table, Columns())
 
 
 def test_splits_by_item_have_about_their_shares() -> None:
@@ -126,16 +140,17 @@ def test_a_changed_photo_is_decoded_again(tmp_path: Path) -> None:
     assert np.array_equal(after.pixels[1:], before.pixels[1:])
 
 
-def test_classes_with_one_photo_are_left_out_of_training_and_told(
+def test_classes_with_one_item_are_left_out_of_training_and_told(
     tmp_path: Path, caplog: pytest.LogCaptureFixture
 ) -> None:
     photos = read_photos(write_shop(tmp_path, 60), Columns())
     kinds = photos.values["article_type"].astype("<U20")
-    kinds[0] = "only one"
-    lonely = LabelledPhotos(photos.paths, photos.items, photos.label, {photos.label: kinds}, photos.splits)
+    kinds[0:2] = "only one"
+    items = ("0", "0", *photos.items[2:])  # two photos of one item
+    lonely = LabelledPhotos(photos.paths, items, photos.label, {photos.label: kinds}, photos.splits)
     with caplog.at_level(logging.WARNING):
         learned, _ = usable_rows(lonely, decode_photos(lonely.paths, TRANSFORM, tmp_path / "cache"))
-    assert 0 not in learned
+    assert not {0, 1} & set(learned.tolist())
     assert "only one" in caplog.text
 
 

@@ -1,18 +1,25 @@
 import json
 import resource
 import signal
+import subprocess
+import sys
 from collections.abc import Iterator
+from contextlib import contextmanager
+from dataclasses import replace
 from pathlib import Path
 
 import pytest
 import torch
 from click.testing import CliRunner
+from rich.progress import Progress as Bars
 from safetensors.torch import load_file
 
 from tests.small_shop import FEATURES, Small, small_backbone, small_plan, write_shop
+from tests.stack import wait_until
 from training.checkpoint import load_checkpoint
 from training.export import export_run
 from training.loop import Progress, first_stage_at, rate_at
+from training.losses import LOSSES
 from training.plan import Plan, read_plan
 from training.problem import TrainingProblem
 from training.run import run
@@ -63,6 +70,19 @@ def train(
 def weights(folder: Path, name: str = "checkpoint.pt") -> dict[str, torch.Tensor]:
     state = load_checkpoint(folder / name)
     return state["model"] if name == "best.pt" else state["learner"]["model"]
+
+
+@contextmanager
+def full_disk(largest_bytes: int) -> Iterator[None]:
+    """Let no file grow beyond so many bytes: write() fails as on a full disk."""
+    handler = signal.signal(signal.SIGXFSZ, signal.SIG_IGN)
+    soft, hard = resource.getrlimit(resource.RLIMIT_FSIZE)
+    resource.setrlimit(resource.RLIMIT_FSIZE, (largest_bytes, hard))
+    try:
+        yield
+    finally:
+        resource.setrlimit(resource.RLIMIT_FSIZE, (soft, hard))
+        signal.signal(signal.SIGXFSZ, handler)
 
 
 def assert_equal_runs(one: Path, other: Path) -> None:
@@ -139,20 +159,42 @@ def test_ctrl_c_in_an_epoch_loses_no_finished_epoch(table: Path, tmp_path: Path)
     assert_equal_runs(tmp_path / "whole", tmp_path / "stopped")
 
 
+def test_ctrl_c_in_the_first_epoch_leaves_a_run_that_begins_anew(table: Path, tmp_path: Path) -> None:
+    plan = small_plan(table)
+
+    def press(step: str, done: int) -> None:
+        if step.startswith("Epoch 1") and done == 2:
+            raise KeyboardInterrupt
+
+    train(plan, tmp_path / "whole")
+    with pytest.raises(KeyboardInterrupt):
+        train(plan, tmp_path / "stopped", at_step=press)
+    with (tmp_path / "stopped" / "steps.jsonl").open("a") as steps:
+        steps.write('{"epoch": 1, "st')  # a kill in the middle of a line
+    train(plan, tmp_path / "stopped", resumes=True)
+    assert_equal_runs(tmp_path / "whole", tmp_path / "stopped")
+
+
+def test_a_full_disk_at_the_first_checkpoint_leaves_a_run_that_begins_anew(table: Path, tmp_path: Path) -> None:
+    plan = small_plan(table)
+    train(plan, tmp_path / "whole")
+    folder = tmp_path / "run"
+    with full_disk(2000), pytest.raises((TrainingProblem, OSError)):
+        train(plan, folder)
+    assert not (folder / "checkpoint.pt").exists()
+    train(plan, folder, resumes=(folder / "config.json").exists())
+    assert_equal_runs(tmp_path / "whole", folder)
+
+
 def test_a_full_disk_is_told_and_the_epoch_before_is_kept(table: Path, tmp_path: Path) -> None:
     plan = small_plan(table)
     train(plan, tmp_path / "run", stop_after=1)
     before = (tmp_path / "run" / "checkpoint.pt").read_bytes()
-    handler = signal.signal(signal.SIGXFSZ, signal.SIG_IGN)
-    soft, hard = resource.getrlimit(resource.RLIMIT_FSIZE)
-    # No file may grow beyond: write() fails as on a full disk.
-    resource.setrlimit(resource.RLIMIT_FSIZE, (len(before) // 2, hard))
-    try:
-        with pytest.raises(TrainingProblem, match=r"can't be written.*free some space .*--resume"):
-            train(plan, tmp_path / "run", resumes=True)
-    finally:
-        resource.setrlimit(resource.RLIMIT_FSIZE, (soft, hard))
-        signal.signal(signal.SIGXFSZ, handler)
+    with (
+        full_disk(len(before) // 2),
+        pytest.raises(TrainingProblem, match=r"can't be written.*free some space .*--resume"),
+    ):
+        train(plan, tmp_path / "run", resumes=True)
     assert (tmp_path / "run" / "checkpoint.pt").read_bytes() == before
     assert not list((tmp_path / "run").glob(".*"))
     train(plan, tmp_path / "run", resumes=True)
@@ -165,6 +207,25 @@ def test_a_loss_that_is_no_number_is_told_with_its_place(table: Path, tmp_path: 
     torch.save(broken, tmp_path / "nan.pth")
     with pytest.raises(TrainingProblem, match=r"became nan in step 1 of epoch 1 .*lower --rate"):
         train(small_plan(table, weights=str(tmp_path / "nan.pth")), tmp_path / "run")
+
+
+def test_a_gradient_that_is_no_number_is_told_and_loses_no_finished_epoch(
+    table: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def rootless(*_: int) -> torch.nn.Module:
+        class Rootless(torch.nn.Module):
+            def forward(self, embeddings: torch.Tensor, _: torch.Tensor) -> torch.Tensor:
+                return (embeddings - embeddings.detach()).abs().sqrt().sum()  # 0, with a gradient of 0 x infinity
+
+        return Rootless()
+
+    monkeypatch.setitem(LOSSES, "rootless", rootless)
+    train(small_plan(table), tmp_path / "run", stop_after=1)
+    before = (tmp_path / "run" / "checkpoint.pt").read_bytes()
+    plan = read_plan(tmp_path / "run" / "config.json")
+    with pytest.raises(TrainingProblem, match=r"A gradient became no finite number in step 1 of epoch 2"):
+        train(replace(plan, losses={**plan.losses, "rootless": 1.0}), tmp_path / "run", resumes=True)
+    assert (tmp_path / "run" / "checkpoint.pt").read_bytes() == before
 
 
 def test_training_stops_when_val_gets_no_better(table: Path, tmp_path: Path) -> None:
@@ -190,10 +251,23 @@ def test_other_photos_than_the_run_was_begun_with_are_refused(tmp_path: Path) ->
         train(small_plan(copy, epochs=1), tmp_path / "run", resumes=True)
 
 
+def test_other_labels_than_the_run_was_begun_with_are_refused(tmp_path: Path) -> None:
+    copy = write_shop(tmp_path / "shop", 60)
+    train(small_plan(copy, epochs=1), tmp_path / "run")
+    copy.write_text(copy.read_text().replace("0,disc,", "0,bar,", 1))
+    with pytest.raises(TrainingProblem, match=r"what is said of them, are not those"):
+        train(small_plan(copy, epochs=1), tmp_path / "run", resumes=True)
+    with pytest.raises(TrainingProblem, match=r"what is said of them, are not those"), Bars(disable=True) as bars:
+        export_run(RunFolder(tmp_path / "run"), tmp_path / "encoder", bars)
+
+
 def test_a_checkpoint_of_another_architecture_is_refused(table: Path, tmp_path: Path) -> None:
     train(small_plan(table, epochs=1), tmp_path / "run")
     with pytest.raises(TrainingProblem, match=r"another architecture.*classifier\.weight"):
         train(small_plan(table, dim=7), tmp_path / "run", resumes=True)
+    (tmp_path / "run" / "checkpoint.pt").write_bytes((tmp_path / "run" / "best.pt").read_bytes())
+    with pytest.raises(TrainingProblem, match="no checkpoint of this run"):
+        train(small_plan(table, epochs=1), tmp_path / "run", resumes=True)
     (tmp_path / "run" / "checkpoint.pt").write_bytes(b"half a file")
     with pytest.raises(TrainingProblem, match="can't be read as a checkpoint"):
         train(small_plan(table, epochs=1), tmp_path / "run", resumes=True)
@@ -219,11 +293,34 @@ def test_a_run_is_never_overwritten(table: Path, tmp_path: Path) -> None:
         ({"views": 1, "more_sizes": (20,)}, "as many stored views"),
         ({"prefixes": (16,)}, "shorter than the embedding, which has 16"),
         ({"teacher_weight": 0.0}, "leave the teacher out"),
+        ({"rate": -1.0}, "rate must be above 0"),
+        ({"dim": 0}, "dim must be at least 1"),
+        ({"seed": -1}, "seed must be at least 0"),
+        ({"min_area": 0.0}, "min_area must be above 0"),
+        ({"average": 1.5}, "average must be at least 0 and below 1"),
+        ({"first_stage": 3}, "first_stage must be in 0 to 2"),
+        ({"first_stage": 2, "views": 1}, "first_stage must be in 0 to 1"),
+        ({"backbone": "vit_b_16", "train_size": 192}, "pictures of 224 pixels only"),
+        ({"backbone": "vit_b_16", "train_size": None, "views": 2}, "leave out --views"),
     ],
 )
 def test_a_plan_that_makes_no_sense_is_refused(table: Path, changes: dict[str, object], message: str) -> None:
     with pytest.raises(TrainingProblem, match=message):
         small_plan(table, **changes)
+
+
+@pytest.mark.parametrize(
+    ("changes", "side"),
+    [
+        ({"backbone": "tf_efficientnet_lite0"}, 192),
+        ({"backbone": "resnet50", "size": 112}, 96),
+        ({"backbone": "vit_b_16"}, 224),
+    ],
+)
+def test_pictures_to_learn_from_are_as_large_as_random_crops_make_them_look(
+    table: Path, changes: dict[str, object], side: int
+) -> None:
+    assert small_plan(table, train_size=None, **changes).sizes == (side,)
 
 
 def test_the_rate_rises_and_then_falls_to_nothing() -> None:
@@ -268,11 +365,46 @@ def test_the_command_trains_stops_and_goes_on(table: Path, tmp_path: Path) -> No
 
 
 def test_options_that_name_nothing_to_do_are_refused(tmp_path: Path) -> None:
+    other = CliRunner().invoke(main, [f"--resume={tmp_path}", "--epochs=3"])
+    assert (other.exit_code, "leave out what sets epochs" in other.output) == (2, True)
     for options in ([], [f"--out={tmp_path}"], [f"--out={tmp_path}", f"--resume={tmp_path}"]):
         refused = CliRunner().invoke(main, options)
         assert refused.exit_code == 2
         assert "--resume alone" in refused.output
     assert "is not the plan of a run" in CliRunner().invoke(main, [f"--resume={tmp_path}"]).output
+
+
+def test_the_command_trains_from_folders_named_by_class(tmp_path: Path) -> None:
+    source = write_shop(tmp_path / "shop")
+    for number, line in enumerate(source.read_text().splitlines()[1:]):
+        folder = tmp_path / "classes" / line.split(",")[1]
+        folder.mkdir(parents=True, exist_ok=True)
+        (source.parent / "images" / f"{number}.png").rename(folder / f"{number}.png")
+    asked = [f"--data={tmp_path}/classes", f"--out={tmp_path}/run", f"--cache={tmp_path}/cache", "--epochs=1"]
+    done = CliRunner().invoke(main, [*asked, "--backbone=small", "--classes=4", "--photos=3", "--threads=1"])
+    assert done.exit_code == 0, done.output
+    assert "Best on val: Precision@5" in done.output
+
+
+def test_the_command_tells_what_is_kept_when_it_is_stopped(table: Path, tmp_path: Path) -> None:
+    code = (
+        "import pathlib, sys, tests.small_shop, training.train\n"
+        "with tests.small_shop.small_backbone(pathlib.Path(sys.argv.pop(1))): training.train.main()"
+    )
+    asked = [f"--data={table}", f"--out={tmp_path}/run", f"--cache={tmp_path}/cache", "--epochs=1000", "--rate=1e-9"]
+    asked += ["--backbone=small", "--classes=4", "--photos=3", "--threads=1", "--patience=1000"]
+    running = subprocess.Popen(
+        [sys.executable, "-c", code, str(tmp_path), *asked], stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True
+    )
+    try:
+        wait_until((tmp_path / "run" / "checkpoint.pt").exists, 60, "an epoch is done")
+        running.send_signal(signal.SIGINT)
+        _, told = running.communicate(timeout=60)
+    finally:
+        running.kill()
+    assert "Finished epochs are kept; go on with: python -m training.train --resume" in told
+    assert running.returncode == 1
+    assert load_checkpoint(tmp_path / "run" / "checkpoint.pt")["progress"]["epoch"] >= 1
 
 
 def test_what_is_judged_and_kept_is_the_average_and_what_learns_is_not_changed_by_that(
@@ -285,9 +417,17 @@ def test_what_is_judged_and_kept_is_the_average_and_what_learns_is_not_changed_b
     assert torch.equal(learning["end.0.weight"], weights(tmp_path / "plain")["end.0.weight"])
 
 
-def test_an_exported_run_has_its_best_weights(table: Path, tmp_path: Path) -> None:
-    from rich.progress import Progress as Bars
+def test_an_export_replaces_an_encoder_and_nothing_else(table: Path, tmp_path: Path) -> None:
+    train(small_plan(table, epochs=1), tmp_path / "run")
+    for _ in range(2):
+        with Bars(disable=True) as bars:
+            export_run(RunFolder(tmp_path / "run"), tmp_path / "encoder", bars)
+    with pytest.raises(TrainingProblem, match="holds no encoder"), Bars(disable=True) as bars:
+        export_run(RunFolder(tmp_path / "run"), tmp_path / "run", bars)
+    assert (tmp_path / "run" / "checkpoint.pt").exists()
 
+
+def test_an_exported_run_has_its_best_weights(table: Path, tmp_path: Path) -> None:
     train(small_plan(table, dim=6, pooling="gem"), tmp_path / "run")
     with Bars(disable=True) as bars:
         manifest = export_run(RunFolder(tmp_path / "run"), tmp_path / "encoder", bars)

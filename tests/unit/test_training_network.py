@@ -96,6 +96,24 @@ def test_generalised_mean_is_what_a_loop_gives() -> None:
     assert torch.allclose(GeneralisedMean(1.0)(features), features.mean(dim=(2, 3)), atol=1e-6)
 
 
+def test_of_resnet50_only_the_last_stage_learns_by_default() -> None:
+    backbone = BACKBONES["resnet50"]
+    network = build_network("resnet50", Head(), backbone.transform, weights="none")
+    parameters = [(p.requires_grad, p.numel()) for p in network.model.parameters()]
+    assert sum(count for learns, count in parameters if learns) == 14_964_736
+    assert sum(count for _, count in parameters) == 23_508_032
+
+
+def test_missing_weights_are_told_with_the_option_that_names_them(
+    monkeypatch: pytest.MonkeyPatch, tmp_path: Path
+) -> None:
+    monkeypatch.setenv("TORCH_HOME", str(tmp_path))
+    monkeypatch.setenv("https_proxy", "http://127.0.0.1:1")
+    monkeypatch.delenv("no_proxy", raising=False)
+    with pytest.raises(TrainingProblem, match=r"resnet50-0676ba61\.pth.*--weights names the file"):
+        build_network("resnet50", Head(), BACKBONES["resnet50"].transform)
+
+
 @pytest.mark.parametrize(("name", "first"), [("tf_efficientnet_lite0", 4), ("resnet50", 4), ("resnet50", 3)])
 def test_stored_activations_give_what_the_whole_network_gives(name: str, first: int) -> None:
     backbone = BACKBONES[name]

@@ -29,6 +29,7 @@ class Backbone:
         pool: name of its pooling layer; None where there is no feature map to pool.
         classifier: name of its last layer, which does nothing here or projects.
         by_order: whether the file of its own weights names parameters otherwise, in the same order.
+        takes_one_size: whether it fails with pictures of another size than its transform's.
         exact_convolutions: how many of the first stay in float32 when it is quantised.
     """
 
@@ -41,6 +42,7 @@ class Backbone:
     pool: str | None = None
     classifier: str = "classifier"
     by_order: bool = False
+    takes_one_size: bool = False
     exact_convolutions: int = 0
 
     def build_with(self, head: Head) -> "torch.nn.Module":
@@ -161,5 +163,6 @@ BACKBONES: dict[str, Backbone] = {
         ),
         trained_from=9,
         classifier="heads",
+        takes_one_size=True,
     ),
 }

@@ -12,6 +12,9 @@ if TYPE_CHECKING:
 _COUNTER = "num_batches_tracked"
 """BatchNorm's counter of training steps; evaluation never reads it and old files lack it."""
 
+_CLASSIFIER = 2
+"""Parameters of the last layer that a network for embeddings does without: weight and bias."""
+
 
 def read_weights(path: Path) -> "dict[str, torch.Tensor]":
     """Read a .safetensors file or a PyTorch state dict (.pth, .pt), in the file's order.
@@ -39,7 +42,7 @@ def fill(model: "torch.nn.Module", state: "dict[str, torch.Tensor]", path: Path,
 
     Args:
         model: changed in place.
-        state: weights by name. Names that the network lacks are ignored.
+        state: weights by name. The two of a classifier may be left over.
         path: where they are from, for messages.
         by_order: if the names are not the network's own, take the parameters one after the other; each pair
             must agree in kind (weight, bias, running_mean, running_var) and in shape.
@@ -48,6 +51,7 @@ def fill(model: "torch.nn.Module", state: "dict[str, torch.Tensor]", path: Path,
         EncoderUnavailable: if the weights don't fit, naming the first that doesn't.
     """
     wanted = {name: tensor for name, tensor in model.state_dict().items() if not name.endswith(_COUNTER)}
+    given = [name for name in state if not name.endswith(_COUNTER)]
     missing = [name for name in wanted if name not in state]
     if missing and by_order:
         state = _renamed(state, list(wanted)) or state
@@ -61,6 +65,12 @@ def fill(model: "torch.nn.Module", state: "dict[str, torch.Tensor]", path: Path,
                 f"{path} does not fit the encoder: {name!r} has shape {tuple(state[name].shape)}, "
                 f"but {tuple(tensor.shape)} is needed."
             )
+    if len(given) > len(wanted) + _CLASSIFIER:
+        unknown = [name for name in given if name not in wanted]
+        raise EncoderUnavailable(
+            f"{path} does not fit the encoder: it has {len(given)} parameters instead of {len(wanted)}, such as "
+            f"{unknown[0]!r}. It is of another network."
+        )
     model.load_state_dict({name: state[name] for name in wanted}, strict=False)
 
 
