@@ -202,6 +202,8 @@ def _go_on(folder: RunFolder, learner: Learner, turns: Turns, device: torch.devi
         try:
             learner.load(state["learner"], folder.checkpoint)
             progress = Progress(**state["progress"])
+        except TrainingProblem:
+            raise
         except (KeyError, TypeError, ValueError, RuntimeError) as error:
             raise TrainingProblem(
                 f"{folder.checkpoint} is no checkpoint of this run: {error}. Bring the run's own back, or train anew."
