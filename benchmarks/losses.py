@@ -3,25 +3,28 @@
     make bench-losses
     python -m benchmarks.losses --data ../shared/datasets/fashion --epochs 2
 
-Trains with each loss of training/losses.py, exports the last epoch and judges it on val, photos of train being the
+Trains with each loss of training/losses.py and judges the last epoch on val, photos of train being the
 index; writes docs/results/losses.md and losses.json. Stored views are shared, so that the frozen stages are computed
 once.
 """
 
 import argparse
 import json
+import tempfile
 from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
 from benchmarks.report import heading, machine, write
 from training.evaluate import judge_encoder
-from training.export import main as export_command
-from training.judgement import Judgement, compare
-from training.labelled_photos import Columns, read_photos
+from training.export import best_model, manifest_of, write_weights
+from training.judgement import Judgement, compare, judge
+from training.labelled_photos import Columns, LabelledPhotos, read_photos
 from training.losses import LOSSES
+from training.plan import read_plan
 from training.run_folder import RunFolder
 from training.train import main as train_command
+from worker.encoder.torch_encoder import TorchEncoder
 
 REFERENCE = "triplet-hard"
 FIGURES = ("p_at_1", "p_at_5", "p_at_10", "map_at_r")
@@ -30,15 +33,24 @@ TRAINED_WITH = ("--views=2", "--precision=bfloat16", "--average=0.98")
 
 
 def train(loss: str, asked: argparse.Namespace, folder: Path) -> list[str]:
-    """Train with a loss and export the encoder, unless an earlier call did; return the arguments of the training."""
+    """Train with a loss, or go on with what an earlier call left; return the arguments of the training."""
     command = [f"--data={asked.data}", f"--label={asked.label}", f"--backbone={asked.backbone}", f"--out={folder}"]
     command += [f"--loss={loss}", f"--epochs={asked.epochs}", f"--judge-every={asked.epochs}", f"--rate={asked.rate:g}"]
     command += [*TRAINED_WITH, f"--threads={asked.threads}"]
-    if not (folder / "encoder").exists():
-        begun = [f"--resume={folder}"] if (folder / "config.json").exists() else command
-        train_command.main([*begun, f"--cache={asked.cache}"], standalone_mode=False)
-        export_command.main([str(folder), f"--threads={asked.threads}"], standalone_mode=False)
+    begun = [f"--resume={folder}"] if (folder / "config.json").exists() else command
+    train_command.main([*begun, f"--cache={asked.cache}"], standalone_mode=False)
     return command
+
+
+def judge_run(folder: RunFolder, photos: LabelledPhotos) -> Judgement:
+    """Judge the best epoch of a run on val, in float32."""
+    plan = read_plan(folder.config)
+    model, _ = best_model(folder, plan)
+    with tempfile.TemporaryDirectory() as scratch:
+        weights = Path(scratch) / "weights.safetensors"
+        write_weights(model, weights)
+        encoder = TorchEncoder(manifest_of(plan, plan.head, weights), model)
+    return judge(encoder, photos, photos.rows_of("val"), photos.rows_of("train"))
 
 
 def rows_of(judged: dict[str, Judgement], seconds: dict[str, float]) -> list[dict[str, Any]]:
@@ -104,8 +116,7 @@ def main(arguments: Sequence[str] | None = None) -> None:
         folder = asked.scratch / f"{loss}-{asked.epochs}-{asked.rate:g}"
         trained_by = train(loss, asked, folder)
         seconds[loss] = sum(epoch["cpu_seconds"] for epoch in RunFolder(folder).figures())
-        encoder = str(folder / "encoder")
-        judged[loss] = judge_encoder(encoder, "torch", photos, "val", asked.threads, lambda *_: None)
+        judged[loss] = judge_run(RunFolder(folder), photos)
         print(f"p_at_5_{loss}: {judged[loss].intervals()['p_at_5']}", flush=True)
     untrained = judge_encoder(asked.backbone, "torch", photos, "val", asked.threads, lambda *_: None)
     judged["none (ImageNet)"] = untrained

@@ -73,9 +73,7 @@ def export_run(folder: RunFolder, out: Path, progress: Progress, additions: Addi
             task = progress.add_task(step, total=len(rows))
             return embed_photos(encoder, photos, rows, lambda done, _: progress.update(task, completed=done))
 
-        best = load_checkpoint(folder.best)
-        model = backbone.build_with(plan.head)
-        fit_model(model, best["model"], folder.best)
+        model, epoch = best_model(folder, plan)
         if head != plan.head:
             learned = np.empty((0, 0), np.float32)
             if head.whitened is not None:
@@ -96,7 +94,7 @@ def export_run(folder: RunFolder, out: Path, progress: Progress, additions: Addi
             "attributes": plan.attributes,
             "data_fingerprint": about["data_fingerprint"],
             "revision": about["revision"],
-            "epoch": int(best["figures"]["epoch"]),
+            "epoch": epoch,
             "val": {name: round(figure["mean"], 4) for name, figure in figures.items()},
             "score_meaning": calibrate_scores(found),
         }
@@ -118,6 +116,18 @@ def check_replaceable(out: Path) -> None:
     """
     if out.exists() and not (out / MANIFEST).exists() and (out.is_file() or any(out.iterdir())):
         raise TrainingProblem(f"{out} is there already and holds no encoder. Name another folder with --out.")
+
+
+def best_model(folder: RunFolder, plan: Plan) -> tuple[torch.nn.Module, int]:
+    """Return the network of a run with the weights of its best epoch, and that epoch.
+
+    Raises:
+        TrainingProblem: if the run has no best epoch yet, or its weights are of another architecture.
+    """
+    best = load_checkpoint(folder.best)
+    model = BACKBONES[plan.backbone].build_with(plan.head)
+    fit_model(model, best["model"], folder.best)
+    return model, int(best["figures"]["epoch"])
 
 
 def write_weights(model: torch.nn.Module, path: Path) -> None:
