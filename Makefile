@@ -33,7 +33,7 @@ train: $(TRAIN) ## Train an encoder on the sample catalogue and judge it; a few 
 	$(BIN)/python -m training.sample_catalogue --out var/training/sample
 	$(BIN)/python -m training.train --data var/training/sample --out var/training/sample-run $(SAMPLE_COLUMNS) \
 		--attribute colour=0.5 --loss cross-entropy --loss multi-similarity=0.5 \
-		--views 2 --train-size 160 --classes 10 --epochs 4
+		--views 2 --first-stage 6 --classes 10 --epochs 8 --judge-every 2 --average 0.9
 	$(BIN)/python -m training.export var/training/sample-run
 	$(BIN)/python -m training.evaluate var/training/sample-run/encoder --against tf_efficientnet_lite0 \
 		--data var/training/sample $(SAMPLE_COLUMNS) --attribute colour --out var/training/sample-report
