@@ -37,7 +37,12 @@ def train(loss: str, asked: argparse.Namespace, folder: Path) -> list[str]:
     command = [f"--data={asked.data}", f"--label={asked.label}", f"--backbone={asked.backbone}", f"--out={folder}"]
     command += [f"--loss={loss}", f"--epochs={asked.epochs}", f"--judge-every={asked.epochs}", f"--rate={asked.rate:g}"]
     command += [*TRAINED_WITH, f"--threads={asked.threads}"]
-    begun = [f"--resume={folder}"] if (folder / "config.json").exists() else command
+    begun = command
+    if (folder / "config.json").exists():
+        known = read_plan(folder / "config.json").data
+        if known != str(asked.data):
+            raise SystemExit(f"{folder} was trained on {known}. Remove it, or name another folder with --scratch.")
+        begun = [f"--resume={folder}"]
     train_command.main([*begun, f"--cache={asked.cache}"], standalone_mode=False)
     return command
 
@@ -113,7 +118,7 @@ def main(arguments: Sequence[str] | None = None) -> None:
     seconds: dict[str, float] = {}
     trained_by: list[str] = []
     for loss in losses:
-        folder = asked.scratch / f"{loss}-{asked.epochs}-{asked.rate:g}"
+        folder = asked.scratch / f"{asked.backbone}-{asked.label}-{loss}-{asked.epochs}-{asked.rate:g}"
         trained_by = train(loss, asked, folder)
         seconds[loss] = sum(epoch["cpu_seconds"] for epoch in RunFolder(folder).figures())
         judged[loss] = judge_run(RunFolder(folder), photos)

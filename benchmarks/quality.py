@@ -27,7 +27,7 @@ from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, T
 from shared.catalogue import Catalogue
 from shared.catalogue_change import ImageRef, ItemChange
 from shared.database import connect_database
-from shared.errors import LookalikeError
+from shared.errors import InvalidImage
 from shared.job_record import JobRecord
 from shared.migrations import upgrade
 from shared.releases import Release
@@ -55,9 +55,20 @@ PAGE = 500
 Told = Callable[[int, int], None]
 
 
-def items_of(catalogue: Catalogue, encoder: Encoder, photos: LabelledPhotos, index: np.ndarray, told: Told) -> None:
-    """Put photos into a catalogue as items with one image each, named after their rows, with their embeddings."""
+def items_of(
+    catalogue: Catalogue, encoder: Encoder, photos: LabelledPhotos, index: np.ndarray, told: Told
+) -> np.ndarray:
+    """Put photos into a catalogue as items with one image each, named after their rows, with their embeddings.
+
+    Returns:
+        Rows of those that can be read.
+
+    Raises:
+        TrainingProblem: if none can.
+    """
     embeddings, readable = embed_photos(encoder, photos, index, told)
+    if len(readable) == 0:
+        raise TrainingProblem(f"None of the {len(index)} photos of the index can be read. Check the column of images.")
     for rows in np.array_split(readable, -(-len(readable) // PAGE)):
         names = {int(row): f"{row:064x}" for row in rows}
         with catalogue.change() as change:
@@ -65,6 +76,7 @@ def items_of(catalogue: Catalogue, encoder: Encoder, photos: LabelledPhotos, ind
                 encoder.id, {name: embeddings[row].astype("<f4").tobytes() for row, name in names.items()}
             )
             change.put([ItemChange(str(row), "", {}, [ImageRef(name, "image/jpeg")]) for row, name in names.items()])
+    return readable
 
 
 def engine_of(catalogue: Catalogue, encoder: Encoder, folder: Path) -> Engine:
@@ -106,14 +118,14 @@ def found_by_engine(
         database = connect_database(f"sqlite:///{folder}/quality.sqlite3")
         upgrade(database)
         catalogue = Catalogue(database)
-        items_of(catalogue, encoder, photos, index, lambda done, _: told(done, len(index) + len(queries)))
+        index = items_of(catalogue, encoder, photos, index, lambda done, _: told(done, len(index) + len(queries)))
         engine = engine_of(catalogue, encoder, Path(folder))
         asked, rows, scores = [], [], []
         for place, query in enumerate(queries.tolist()):
             told(len(index) + place + 1, len(index) + len(queries))
             try:
                 found = search_with(engine, photos.paths[query].read_bytes(), min(depth, len(index)))
-            except (OSError, LookalikeError) as error:
+            except (OSError, InvalidImage) as error:
                 log.warning("%s is left out: %s", photos.paths[query], error)
                 continue
             asked.append(query)

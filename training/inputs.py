@@ -91,7 +91,7 @@ class StoredViews(Inputs):
         augmentations: make the views, in turn; a batch has views of one of them.
         views: how many of each photo.
         seed: decides the views.
-        folder: keeps the activations; 23 KB for a view of lite0 at 192 pixels.
+        folder: keeps the activations; 46 KB for a view of lite0 at 192 pixels.
         progress: gives for the name of a step what is told how far it is.
         """
         self._part = learning_part(network)

@@ -94,9 +94,9 @@ def run_epoch(
         learner.optimiser.zero_grad(set_to_none=True)
         with torch.autocast(learner.device.type, torch.bfloat16, enabled=plan.precision == "bfloat16"):
             embeddings, loss, parts = backward(learner.inputs, learner.objective, pixels, classes, plan.chunk, taught)
+        turns.average_gradients([*learner.network.parameters(), *learner.objective.parameters()])
         if not math.isfinite(loss):
             raise _lost("The loss", str(loss), step, epoch, parts)
-        turns.average_gradients([*learner.network.parameters(), *learner.objective.parameters()])
         norm = torch.nn.utils.clip_grad_norm_(learner.network.parameters(), GRADIENT_NORM)
         of_classes = [part.grad for part in learner.objective.parameters() if part.grad is not None]
         if not math.isfinite(norm + torch.nn.utils.get_total_norm(of_classes)):

@@ -101,8 +101,9 @@ class Plan:
     def __post_init__(self) -> None:
         if self.backbone not in BACKBONES:
             raise TrainingProblem(f"There is no backbone {self.backbone!r}; choose one of {', '.join(BACKBONES)}.")
-        for problem in (*self._numbers_out_of_range(), *self._problems()):
-            raise TrainingProblem(problem)
+        problems = [*self._numbers_out_of_range(), *self._problems()]
+        if problems:
+            raise TrainingProblem(" ".join(problems))
 
     def _numbers_out_of_range(self) -> Iterator[str]:
         for name in ("epochs", "judge_every", "patience", "threads", "train_size", "size", "dim"):
@@ -118,9 +119,8 @@ class Plan:
             yield f"min_area must be above 0 and at most 1, not {self.min_area}."
         if not 0 < self.rate < math.inf:
             yield f"rate must be above 0, not {self.rate}."
-        last = len(BACKBONES[self.backbone].stages) - (
-            1 if self.views else 0
-        )  # beyond all stages, the head alone learns
+        head_learns = not self.views and (self.dim is not None or self.pooling == "gem")
+        last = len(BACKBONES[self.backbone].stages) - (0 if head_learns else 1)
         if self.first_stage is not None and not 0 <= self.first_stage <= last:
             yield f"first_stage must be in 0 to {last} for {self.backbone}, not {self.first_stage}."
 

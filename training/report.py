@@ -58,7 +58,7 @@ def write_report(
     return page
 
 
-def _told(cost: Cost) -> str:
+def _cost_line(cost: Cost) -> str:
     return (
         f"{cost.milliseconds:.1f} ms for a photo alone, {cost.photos_per_second:.0f} photos a second in batches, "
         f"decoding included; {cost.size_bytes / 2**20:.1f} MiB"
@@ -77,7 +77,7 @@ def _lines(
         f"    {command}",
         "",
         f"Index: {len(found.index):,} photos; queries: {len(found.queries):,}; relevant: same {found.photos.label}. "
-        f"Runtime {judgement.runtime}: {_told(judgement.cost)}.",
+        f"Runtime {judgement.runtime}: {_cost_line(judgement.cost)}.",
         "",
         *table(
             ("figure", "mean", "95% interval"),
@@ -92,7 +92,7 @@ def _lines(
             "",
             f"## Compared with {against.encoder} ({against.runtime})",
             "",
-            f"The other: {_told(against.cost)}.",
+            f"The other: {_cost_line(against.cost)}.",
             "",
             *table(
                 ("figure", "it", "the other", "difference, 95% interval", "p"),

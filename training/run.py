@@ -85,7 +85,8 @@ def run(
     taught = None
     if plan.teacher is not None:
         told = shown("Asking the teacher")
-        taught = taught_embeddings(plan.teacher, photos, learned, squares.fingerprint, cache, plan.threads, told)
+        with turns.leader_first():
+            taught = taught_embeddings(plan.teacher, photos, learned, squares.fingerprint, cache, plan.threads, told)
     with turns.leader_first():
         learner = build_learner(plan, squares, learned, classes, counts, cache, device, shown, taught)
     progress = Progress()

@@ -207,9 +207,10 @@ def cost_of(encoder: Encoder, paths: Sequence[Path], size_bytes: int) -> Cost:
 
 
 def size_of(encoder: Encoder, folder: Path) -> int:
-    """Return the bytes of an encoder's files in its folder, weights or model; where it has none, of its weights."""
+    """Return the bytes of an encoder's weights: as tensors in torch, of the model's files in other runtimes."""
     if isinstance(encoder, JoinedEncoder):
-        return sum(size_of(part, folder) for part in encoder.parts)
+        folders = str(folder).split("+")
+        return sum(size_of(part, Path(of)) for part, of in zip(encoder.parts, folders, strict=True))
     if isinstance(encoder, TorchEncoder):
         return sum(tensor.nbytes for tensor in encoder.network.model.state_dict().values())
     names = [name for name in encoder.manifest["files"] if name.startswith(("weights.", "model."))]

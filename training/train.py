@@ -145,9 +145,14 @@ def main(
 
     if (resume is None) == (out is None) or (out is not None and data is None):
         raise click.UsageError("Name --data and --out for a new run, or --resume alone.")
-    given = [name for name in ("data", *options) if context.get_parameter_source(name) is ParameterSource.COMMANDLINE]
+    given = [
+        parameter.opts[0]
+        for parameter in context.command.params
+        if parameter.name in ("data", *options)
+        and context.get_parameter_source(parameter.name) is ParameterSource.COMMANDLINE
+    ]
     if resume is not None and given:
-        raise click.UsageError(f"A run goes on by its own plan: leave out what sets {', '.join(given)}.")
+        raise click.UsageError(f"A run goes on by its own plan: leave out {', '.join(given)}.")
     console = Console() if sys.stdout.isatty() else Console(width=PIPED_WIDTH)
     logging.basicConfig(level="WARNING", format="%(message)s", handlers=[RichHandler(console=console, show_path=False)])
     folder = RunFolder(resume or out or Path())

@@ -3,9 +3,13 @@
 from collections.abc import Iterable, Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
+from datetime import timedelta
 
 import numpy as np
 import torch
+
+LONGEST_WAIT = timedelta(days=1)
+"""Of a process for the others: the first decodes all photos while they wait."""
 
 
 @dataclass(frozen=True)
@@ -52,9 +56,11 @@ class Turns:
 
     def agree_on(self, figures: dict[str, float], device: torch.device) -> dict[str, float]:
         """Return what the first process measured, which all decide by. Alone, these are its own."""
+        if self.count == 1:
+            return figures
         values = torch.tensor(list(figures.values()), dtype=torch.float32, device=device)
         self.agree([values])
-        return figures if self.count == 1 else dict(zip(figures, values.tolist(), strict=True))
+        return dict(zip(figures, values.tolist(), strict=True))
 
     def agree(self, tensors: Iterable[torch.Tensor]) -> None:
         """Give all processes what the first has, such as its batch-norm statistics. Alone, nothing happens."""
@@ -70,7 +76,7 @@ def joined() -> Iterator[tuple[Turns, torch.device]]:
     if not torch.distributed.is_torchelastic_launched():
         yield Turns(), torch.device("cuda" if has_gpu else "cpu")
         return
-    torch.distributed.init_process_group("nccl" if has_gpu else "gloo")
+    torch.distributed.init_process_group("nccl" if has_gpu else "gloo", timeout=LONGEST_WAIT)
     try:
         rank, count = torch.distributed.get_rank(), torch.distributed.get_world_size()
         device = torch.device("cuda", rank % torch.cuda.device_count()) if has_gpu else torch.device("cpu")

@@ -1,3 +1,4 @@
+import os
 import subprocess
 import sys
 from pathlib import Path
@@ -6,12 +7,35 @@ from tests.small_shop import write_shop
 from training.run_folder import RunFolder
 
 ROOT = Path(__file__).parents[2]
+TORCHRUN = [sys.executable, "-m", "torch.distributed.run", "--standalone", "--nproc-per-node=2"]
+TURNS = """
+import sys, time, pathlib, torch
+from training.turns import joined
+
+folder = pathlib.Path(sys.argv[1])
+with joined() as (turns, device):
+    with turns.leader_first():
+        if turns.leads:
+            time.sleep(1)
+            (folder / "made").touch()
+        assert (folder / "made").exists()
+    tracked = torch.tensor([5.0 + turns.rank])
+    turns.agree([tracked])
+    figures = turns.agree_on({"p_at_5": 0.5 + turns.rank / 4, "map_at_r": float(turns.rank)}, device)
+    (folder / f"{turns.rank}.txt").write_text(f"{tracked.item()} {figures}")
+"""
 
 
 def test_two_processes_train_one_encoder(tmp_path: Path) -> None:
     table = write_shop(tmp_path / "shop", 60)
-    command = [sys.executable, "-m", "torch.distributed.run", "--standalone", "--nproc-per-node=2", "-m"]
-    command += ["training.train", f"--data={table}", f"--out={tmp_path}/run", f"--cache={tmp_path}/cache"]
+    command = [
+        *TORCHRUN,
+        "-m",
+        "training.train",
+        f"--data={table}",
+        f"--out={tmp_path}/run",
+        f"--cache={tmp_path}/cache",
+    ]
     command += ["--weights=none", "--first-stage=7", "--size=32", "--train-size=32", "--threads=1"]
     command += ["--loss=triplet-hard", "--loss=cross-entropy", "--classes=2", "--photos=3", "--epochs=2"]
     command += ["--average=0.9", "--judge-every=2"]
@@ -22,3 +46,16 @@ def test_two_processes_train_one_encoder(tmp_path: Path) -> None:
     assert [line["epoch"] for line in figures] == [1, 2]
     assert all(line["loss"] > 0 for line in figures)
     assert 0 <= figures[-1]["p_at_5"] <= 1
+
+
+def test_processes_decide_by_what_the_first_one_has(tmp_path: Path) -> None:
+    script = tmp_path / "turns.py"
+    script.write_text(TURNS, encoding="utf-8")
+    environment = {**os.environ, "PYTHONPATH": str(ROOT)}
+    done = subprocess.run(
+        [*TORCHRUN, str(script), str(tmp_path)],
+        capture_output=True, text=True, timeout=120, check=False, env=environment,
+    )  # fmt: skip
+    assert done.returncode == 0, done.stderr
+    told = [(tmp_path / f"{rank}.txt").read_text() for rank in (0, 1)]
+    assert told == ["5.0 {'p_at_5': 0.5, 'map_at_r': 0.0}"] * 2

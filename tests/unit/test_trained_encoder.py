@@ -73,6 +73,15 @@ def test_a_trained_encoder_is_opened_by_its_folder_under_its_id(encoder_folder: 
     assert encoder.encode([Image.new("RGB", (30, 50), "red")]).shape == (1, 8)
 
 
+def test_the_weights_of_an_encoder_are_weights_to_start_from_whatever_its_head(shop: Path, tmp_path: Path) -> None:
+    train(small_plan(shop, epochs=1, dim=8, pooling="gem"), RunFolder(tmp_path / "run"))
+    with Bars(disable=True) as bars:
+        export_run(RunFolder(tmp_path / "run"), tmp_path / "encoder", bars)
+    weights = str(tmp_path / "encoder" / "weights.safetensors")
+    train(small_plan(shop, epochs=1, weights=weights), RunFolder(tmp_path / "again"))
+    assert (tmp_path / "again" / "best.pt").exists()
+
+
 def test_the_id_names_the_head_too(encoder_folder: Path) -> None:
     weights, transform = encoder_folder / "weights.safetensors", BACKBONES["small"].transform
     usual = encoder_id("small", weights, transform)

@@ -12,9 +12,6 @@ if TYPE_CHECKING:
 _COUNTER = "num_batches_tracked"
 """BatchNorm's counter of training steps; evaluation never reads it and old files lack it."""
 
-_CLASSIFIER = 2
-"""Parameters of the last layer that a network for embeddings does without: weight and bias."""
-
 
 def read_weights(path: Path) -> "dict[str, torch.Tensor]":
     """Read a .safetensors file or a PyTorch state dict (.pth, .pt), in the file's order.
@@ -42,7 +39,7 @@ def fill(model: "torch.nn.Module", state: "dict[str, torch.Tensor]", path: Path,
 
     Args:
         model: changed in place.
-        state: weights by name. The two of a classifier may be left over.
+        state: weights by name. Those of modules that the network lacks, such as a classifier, may be left over.
         path: where they are from, for messages.
         by_order: if the names are not the network's own, take the parameters one after the other; each pair
             must agree in kind (weight, bias, running_mean, running_var) and in shape.
@@ -51,7 +48,6 @@ def fill(model: "torch.nn.Module", state: "dict[str, torch.Tensor]", path: Path,
         EncoderUnavailable: if the weights don't fit, naming the first that doesn't.
     """
     wanted = {name: tensor for name, tensor in model.state_dict().items() if not name.endswith(_COUNTER)}
-    given = [name for name in state if not name.endswith(_COUNTER)]
     missing = [name for name in wanted if name not in state]
     if missing and by_order:
         state = _renamed(state, list(wanted)) or state
@@ -65,18 +61,27 @@ def fill(model: "torch.nn.Module", state: "dict[str, torch.Tensor]", path: Path,
                 f"{path} does not fit the encoder: {name!r} has shape {tuple(state[name].shape)}, "
                 f"but {tuple(tensor.shape)} is needed."
             )
-    if len(given) > len(wanted) + _CLASSIFIER:
-        unknown = [name for name in given if name not in wanted]
+    parts = {name.partition(".")[0] for name in wanted}
+    deeper = [name for name in state if name not in model.state_dict() and name.partition(".")[0] in parts]
+    if deeper:
         raise EncoderUnavailable(
-            f"{path} does not fit the encoder: it has {len(given)} parameters instead of {len(wanted)}, such as "
-            f"{unknown[0]!r}. It is of another network."
+            f"{path} does not fit the encoder: it is of a larger network, with "
+            f"{deeper[0]!r} and {len(deeper) - 1} more."
         )
     model.load_state_dict({name: state[name] for name in wanted}, strict=False)
 
 
+_CLASSIFIER = 2  # parameters of a last layer: weight and bias
+
+
 def _renamed(state: "dict[str, torch.Tensor]", names: list[str]) -> "dict[str, torch.Tensor] | None":
-    """Return the first tensors under these names, in order; None if their kinds don't agree with the names."""
-    tensors = [item for item in state.items() if not item[0].endswith(_COUNTER)][: len(names)]
+    """Return the first tensors under these names, in order; None if their kinds don't
+    agree with the names, or more are left over than a classifier's.
+    """
+    tensors = [item for item in state.items() if not item[0].endswith(_COUNTER)]
+    if len(tensors) > len(names) + _CLASSIFIER:
+        return None
+    tensors = tensors[: len(names)]
     kinds = [name.rpartition(".")[2] for name, _ in tensors]
     if kinds != [name.rpartition(".")[2] for name in names]:
         return None
