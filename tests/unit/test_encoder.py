@@ -193,7 +193,9 @@ def test_weights_of_another_shape_are_refused_by_name(state: dict[str, torch.Ten
 
 
 def test_weights_of_another_network_are_refused(weights: Path, tmp_path: Path) -> None:
-    with pytest.raises(EncoderUnavailable, match=r"does not fit the encoder: it has no 'conv_stem.weight', nor 240 more"):
+    with pytest.raises(
+        EncoderUnavailable, match=r"does not fit the encoder: it has no 'conv_stem.weight', nor 240 more"
+    ):
         load_encoder("tf_efficientnet_lite0", weights)
 
 
