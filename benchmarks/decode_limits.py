@@ -121,8 +121,8 @@ def main() -> None:
     page = "\n".join(
         (
             heading("The largest photos that are accepted", "benchmarks.decode_limits"),
-            "Seconds of CPU time from a file to the pixels that an encoder sees, in one thread, as a search worker does",
-            f"it; noise, as strong as fits into {settings.upload_max_bytes / 2**20:g} MiB. A search has "
+            "Seconds of CPU time from a file to the pixels that an encoder sees, in one thread, as a search worker",
+            f"decodes; noise, as strong as fits into {settings.upload_max_bytes / 2**20:g} MiB. A search has "
             f"{settings.search_deadline_seconds} s in all.",
             "",
             *markdown_table(headings, rows),
