@@ -28,7 +28,7 @@ help: ## Show this list
 demo: $(RUNTIME) ## Start everything, import a catalogue, search with a photo; runs until Ctrl-C (ONCE=1: ends then)
 	@$(BIN)/python -m demo
 
-train: $(TRAIN) ## Train an encoder on the sample catalogue and judge it; a few minutes (docs/training.md: your own)
+train: $(TRAIN) ## Train an encoder on the sample catalogue and judge it; two minutes (docs/training.md: your own)
 	rm -rf var/training/sample-run
 	$(BIN)/python -m training.sample_catalogue --out var/training/sample
 	$(BIN)/python -m training.train --data var/training/sample --out var/training/sample-run $(SAMPLE_COLUMNS) \
