@@ -47,7 +47,8 @@ def fill(model: "torch.nn.Module", state: "dict[str, torch.Tensor]", path: Path,
     Raises:
         EncoderUnavailable: if the weights don't fit, naming the first that doesn't.
     """
-    wanted = {name: tensor for name, tensor in model.state_dict().items() if not name.endswith(_COUNTER)}
+    known = model.state_dict()
+    wanted = {name: tensor for name, tensor in known.items() if not name.endswith(_COUNTER)}
     missing = [name for name in wanted if name not in state]
     if missing and by_order:
         state = _renamed(state, list(wanted)) or state
@@ -62,7 +63,7 @@ def fill(model: "torch.nn.Module", state: "dict[str, torch.Tensor]", path: Path,
                 f"but {tuple(tensor.shape)} is needed."
             )
     parts = {name.partition(".")[0] for name in wanted}
-    deeper = [name for name in state if name not in model.state_dict() and name.partition(".")[0] in parts]
+    deeper = [name for name in state if name not in known and name.partition(".")[0] in parts]
     if deeper:
         raise EncoderUnavailable(
             f"{path} does not fit the encoder: it is of a larger network, with "
