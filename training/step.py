@@ -34,17 +34,26 @@ def backward(
     """
     if not chunk or chunk >= len(batch):
         embeddings = inputs.embed(batch)
-        loss, parts = objective(embeddings.float(), classes, taught)
+        loss, parts = _loss(objective, embeddings, classes, taught)
         loss.backward()
         return embeddings.detach().float(), float(loss.detach()), parts
     chunks = batch.split(chunk)
     with torch.no_grad():
         cached = torch.cat([inputs.embed(part) for part in chunks]).float()
     cached.requires_grad_()
-    loss, parts = objective(cached, classes, taught)
+    loss, parts = _loss(objective, cached, classes, taught)
     loss.backward()
     if cached.grad is None:
         raise AssertionError("a loss depends on the embeddings")
     for part, gradient in zip(chunks, cached.grad.split(chunk), strict=True):
         inputs.embed(part).backward(gradient)
     return cached.detach(), float(loss.detach()), parts
+
+
+def _loss(
+    objective: Objective, embeddings: torch.Tensor, classes: Mapping[str, torch.Tensor], taught: torch.Tensor | None
+) -> tuple[torch.Tensor, dict[str, float]]:
+    """Return loss and parts, in float32 whatever the network computes in: softmax over cosines needs the digits."""
+    with torch.autocast(embeddings.device.type, enabled=False):
+        loss, parts = objective(embeddings.float(), classes, taught)
+    return loss, parts

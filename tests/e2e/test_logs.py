@@ -17,9 +17,10 @@ import pytest
 import redis
 import requests
 
+from demo.ports import free_port
 from demo.processes import ProcessGroup
 from tests.e2e.pictures import picture
-from tests.servers import RedisProcess, free_port, running_redis
+from tests.servers import RedisProcess, running_redis
 from tests.stack import ROOT, WEBHOOK_SECRET, Stack, wait_until
 
 PROCESSES = ("web", "search", "bulk", "callbacks", "beat")

@@ -6,12 +6,12 @@ from typing import Any
 import pytest
 import redis
 
+from demo.ports import free_port
 from shared.catalogue_change import ItemChange
 from shared.queues import TaskSender, create_celery
 from shared.settings import Settings
 from tests.engine_bench import COLOURS, Bench, photo
 from tests.integration.test_search_task import BenchServices
-from tests.servers import free_port
 from worker.index.recipe import EXACT
 from worker.job_tasks import add_job_tasks
 from worker.milvus.connection import MilvusConnection

@@ -17,6 +17,7 @@ import redis
 from milvus_lite.adapter.grpc.server import start_server_in_thread
 from sqlalchemy import Engine
 
+from demo.ports import free_port
 from shared.catalogue import Catalogue
 from shared.catalogue_change import ItemChange
 from shared.database import connect_database
@@ -26,7 +27,7 @@ from shared.releases import Release, choose_release
 from tests.faiss_kinds import DIM, unit
 from tests.integration.test_live_index import before_statements
 from tests.item_index_kinds import ENCODER, BruteForceItems, X, at, delete, found, in_milvus, put
-from tests.servers import RedisProcess, free_port
+from tests.servers import RedisProcess
 from tests.stack import ROOT, wait_until
 from worker.index.recipe import EXACT, IndexRecipe
 from worker.milvus.collection import ALIAS, ForeignCollection, collection_name

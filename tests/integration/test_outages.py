@@ -16,6 +16,7 @@ from flask.testing import FlaskClient
 from redis import Redis
 from sqlalchemy import text
 
+from demo.ports import free_port
 from shared.database import connect_database
 from shared.errors import RedisUnavailable
 from shared.jobs import new_job_id
@@ -23,7 +24,7 @@ from shared.schemas import JobKind
 from shared.settings import Settings
 from tests.conftest import make_migrated_settings, make_settings
 from tests.e2e.pictures import picture
-from tests.servers import RedisProcess, free_port, running_redis
+from tests.servers import RedisProcess, running_redis
 from tests.stack import wait_until
 from web.app import create_app, create_services
 from web.errors import PROBLEM_TYPE

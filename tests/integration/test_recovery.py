@@ -11,13 +11,14 @@ import pytest
 from redis import Redis
 from redis.exceptions import ConnectionError as RedisConnectionError
 
+from demo.ports import free_port
 from shared.errors import BrokenImage
 from shared.jobs import ACTIVE_KEY, Jobs, job_key
 from shared.queues import BULK, CALLBACKS, QUEUES, SEARCH, TASK_QUEUES, TaskSender, create_celery, queue_key
 from shared.schemas import JobKind, JobStatus
 from shared.settings import Settings
 from tests.conftest import make_settings
-from tests.servers import RedisProcess, free_port
+from tests.servers import RedisProcess
 from worker.app import SCHEDULE
 from worker.app import app as worker_app
 from worker.callbacks import dispatch_callbacks

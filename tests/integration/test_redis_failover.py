@@ -10,11 +10,12 @@ from celery import Celery
 from redis import Redis
 from redis.exceptions import ConnectionError as RedisConnectionError
 
+from demo.ports import free_port
 from shared.queues import QUEUES, TaskSender, create_celery, queue_key
 from shared.redis_client import connect_redis, connect_redis_for_listening
 from shared.settings import Settings
 from tests.conftest import make_settings
-from tests.servers import RedisProcess, free_port, running_redis
+from tests.servers import RedisProcess, running_redis
 from worker.broker import hold_messages_in_memory
 
 

@@ -11,6 +11,7 @@ import pytest
 from prometheus_client.parser import text_string_to_metric_families
 from redis import Redis
 
+from demo.ports import free_port
 from shared.errors import BrokenImage, WorkerLost
 from shared.jobs import COUNTS_KEY, Jobs
 from shared.queues import BULK, CALLBACKS, MAINTENANCE, SEARCH, SENT_AT, TaskSender, create_celery, queue_key
@@ -20,7 +21,7 @@ from shared.step_times import StepTimes, write_step_times
 from shared.task_message import TaskMessages
 from shared.worker_presence import WorkerState, announce_worker, withdraw_worker
 from tests.conftest import make_migrated_settings
-from tests.servers import RedisProcess, free_port
+from tests.servers import RedisProcess
 from web.app import create_app
 from worker.memory import resident_bytes
 from worker.recovery import recover_jobs

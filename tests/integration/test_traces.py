@@ -17,9 +17,10 @@ from opentelemetry.proto.collector.trace.v1.trace_service_pb2 import (
 )
 from opentelemetry.proto.trace.v1.trace_pb2 import Span, Status
 
+from demo.ports import free_port
 from demo.processes import ProcessGroup
 from tests.e2e.pictures import picture
-from tests.servers import RedisProcess, free_port
+from tests.servers import RedisProcess
 from tests.stack import ROOT, Stack, wait_until
 
 CLIENTS_TRACE, CLIENTS_SPAN = "4bf92f3577b34da6a3ce929d0e0e4736", "00f067aa0ba902b7"

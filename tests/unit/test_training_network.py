@@ -191,6 +191,18 @@ def test_gradient_caching_gives_the_gradients_of_the_whole_batch(small: Backbone
     assert max(float(gradient.abs().max()) for gradient in gradients[0] if gradient is not None) > 1e-3
 
 
+@pytest.mark.parametrize("chunk", [0, 3])
+def test_losses_are_computed_in_float32_whatever_the_network_computes_in(chunk: int) -> None:
+    objective = Objective(lambda length: WeightedLosses("kind", {"cross-entropy": 1.0}, {}, {"kind": 3}, length), 5)
+    torch.manual_seed(0)
+    leaf = torch.nn.functional.normalize(torch.randn(8, 5)).requires_grad_()
+    classes = {"kind": torch.tensor([0, 0, 1, 1, 2, 2, 0, 1])}
+    expected, _ = objective(leaf, classes)
+    with torch.autocast("cpu", torch.bfloat16):
+        _, loss, _ = backward(Direct(torch.nn.Identity()), objective, leaf, classes, chunk)
+    assert loss == float(expected.detach())
+
+
 def test_depthwise_convolutions_keep_their_result_and_their_weights() -> None:
     layer = torch.nn.Sequential(torch.nn.Conv2d(4, 4, 3, groups=4), torch.nn.Conv2d(4, 2, 1))
     names = list(layer.state_dict())
