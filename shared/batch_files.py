@@ -5,6 +5,7 @@
     batches/{job id}/state.json        a BatchState: how far it is
     batches/{job id}/answered.json     the same, once all queries are answered
     batches/{job id}/{part}.ndjson     the answers of some queries, in their order, from part 0
+    batches/{job id}/{part}.alone.json the query in hand, and how often the worker died over which
 
 Each is written aside and renamed in. What tells the answers stays until the job's record expires. Two workers may be at
 work here, one of them taken for dead: a state may go back, the parts are the same, and `answered.json` is final.
@@ -55,6 +56,11 @@ def plan_key(job_id: str) -> str:
 def part_key(job_id: str, number: int) -> str:
     """Return the key of some answers."""
     return f"{batch_folder(job_id)}/{number:06d}.ndjson"
+
+
+def alone_key(job_id: str, number: int) -> str:
+    """Return the key of what is known of queries of a part that seem to kill the worker."""
+    return f"{batch_folder(job_id)}/{number:06d}.alone.json"
 
 
 def _state_key(job_id: str) -> str:

@@ -209,8 +209,8 @@ def add_job_tasks(app: Celery, services: Services, tasks: TaskSender) -> None:
         if started is None:
             _clear_ended(job_id, services, lambda ended: clear_ended_batch(services.store, ended))
             return
-        job = started.record
-        runner = BatchRunner(services.jobs, services.catalogue, services.store, services.current_engine, tasks)
+        job, tries = started.record, settings.job_max_attempts
+        runner = BatchRunner(services.jobs, services.catalogue, services.store, services.current_engine, tasks, tries)
 
         def still_wanted() -> None:
             if services.jobs.is_cancelled(job_id):

@@ -2,6 +2,7 @@
 
 import csv
 import io
+import json
 import os
 import signal
 import zipfile
@@ -12,7 +13,7 @@ from threading import Event
 import pytest
 
 from demo.process import ProcessFailed
-from tests.e2e.pictures import POISON, picture
+from tests.e2e.pictures import POISON, PictureServer, picture
 from tests.stack import Stack, folder_with_app
 
 COLOURS = ("red", "green", "blue", "grey", "black", "white")
@@ -97,3 +98,23 @@ def test_a_row_whose_photo_kills_the_worker_is_left_out_and_all_others_are_impor
     assert items == {f"i{row}" for row in range(ROWS)} - {"i3"}
     assert poisoned.group.log("bulk").read_text().count("SIGABRT") >= TRIES
     assert poisoned.imported(b"id,image\na,nothing.png\n")["result"]["failed"] == 1, "the queue goes on"
+
+
+def test_a_query_whose_photo_kills_the_worker_is_refused_and_all_others_are_answered(
+    poisoned: Stack, shop: PictureServer
+) -> None:
+    urls = [shop.add(f"/{name}.png", picture(name) + (POISON if name == "blue" else b"")) for name in COLOURS]
+    lines = b"".join(json.dumps({"image_url": url, "k": 2}).encode() + b"\n" for url in urls)
+
+    answer = poisoned.post("/v1/searches/batch", data=lines, headers={"Content-Type": "application/x-ndjson"})
+    job = poisoned.finished(answer.json()["id"], seconds=100)
+
+    assert job["status"] == "succeeded", job
+    assert (job["result"]["queries"], job["result"]["failed"]) == (len(COLOURS), 1)
+    assert job["attempts"] == 1, "the deaths are held against the query"
+    answers = [json.loads(line) for line in poisoned.get(job["result"]["results"]).content.splitlines()]
+    assert [answer["image_url"] for answer in answers] == urls
+    lost = answers.pop(COLOURS.index("blue"))
+    assert lost["error"]["code"] == "worker_lost"
+    assert f"{TRIES} times in all" in lost["error"]["detail"]
+    assert all("error" not in answer for answer in answers)

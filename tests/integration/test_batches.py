@@ -9,7 +9,15 @@ import pytest
 import redis
 
 import worker.batches.run
-from shared.batch_files import batch_folder, clear_ended_batch, part_key, read_answered, read_state, write_state
+from shared.batch_files import (
+    alone_key,
+    batch_folder,
+    clear_ended_batch,
+    part_key,
+    read_answered,
+    read_state,
+    write_state,
+)
 from shared.errors import BatchUnreadable, WorkerLost
 from shared.job_record import JobRecord
 from shared.jobs import Jobs
@@ -47,7 +55,9 @@ class Bulk:
         self.engine = shop.engine()
         self.opened = 0
         self.dies_at = 1000
-        self.runner = BatchRunner(shop.jobs, shop.catalogue, shop.store, self._open, tasks)
+        self.runner = BatchRunner(
+            shop.jobs, shop.catalogue, shop.store, self._open, tasks, shop.settings.job_max_attempts
+        )
 
     def _open(self) -> Engine:
         self.opened += 1
@@ -191,6 +201,61 @@ def test_a_batch_whose_worker_died_goes_on_behind_the_parts_that_are_there(bulk:
     assert bulk.opened == 4
 
 
+def test_a_query_over_which_the_worker_died_is_refused_and_the_others_are_answered(
+    bulk: Bulk, settings: Settings
+) -> None:
+    job_id, store, tries = bulk.job(), bulk.shop.store, settings.job_max_attempts
+
+    def note() -> dict[str, Any]:
+        with store.open(alone_key(job_id, 0)) as file:
+            note: dict[str, Any] = json.load(file)
+        return note
+
+    def die(in_hand: str) -> None:
+        """Leave what a worker leaves that dies over a query; it runs no line of ours any more."""
+        bulk.shop.jobs.start(job_id)
+        with store.writing(alone_key(job_id, 0)) as file:
+            file.write(json.dumps({"deaths": {"7": tries - 1, "9": tries - 2}, "in_hand": in_hand}).encode())
+
+    bulk.shop.jobs.start(job_id)  # dies over all of them
+    die("9")
+    job = bulk.turn(job_id)
+
+    assert (job.status, job.attempts) == (JobStatus.SUCCEEDED, 1)
+    assert job.result is not None
+    assert (job.result["queries"], job.result["failed"]) == (ITEMS, 2)
+    answers = bulk.answers(job_id)
+    assert [answer["line"] for answer in answers] == list(range(1, ITEMS + 1))
+    refused = {answer["line"]: answer["error"] for answer in answers if "error" in answer}
+    assert refused.keys() == {7, 9}
+    assert answers[6]["item_id"] == "i006"
+    assert refused[7]["code"] == "worker_lost"
+    assert f"{tries} times in all" in refused[7]["detail"]
+    assert note()["in_hand"] is None
+    assert answers[7]["hits"] == single(bulk.engine, "i007", **TERMS)
+
+
+def test_deaths_over_queries_are_not_held_against_the_job_and_others_are(bulk: Bulk, settings: Settings) -> None:
+    job_id, store = bulk.job(), bulk.shop.store
+    assert settings.job_max_attempts == 3
+    bulk.shop.jobs.start(job_id)
+    with store.writing(alone_key(job_id, 0)) as file:
+        file.write(b'{"deaths": {}, "in_hand": "7"}')
+
+    class Killed(BaseException):
+        """Stands for the end of the process, but for what it leaves of the note."""
+
+    def dies() -> None:
+        raise Killed
+
+    seen = []
+    for _ in range(3):
+        with pytest.raises(Killed):
+            bulk.turn(job_id, dies)
+        seen.append(bulk.shop.jobs.get(job_id).attempts)
+    assert seen == [1, 2, 3], "the first death has a query to blame, the next ones have none"
+
+
 def test_a_batch_that_kills_its_worker_at_the_same_part_is_tried_a_few_times_only(
     bulk: Bulk, settings: Settings
 ) -> None:
@@ -244,7 +309,7 @@ def test_a_release_that_takes_over_in_the_middle_is_named(bulk: Bulk, shop: Vect
         bulk.opened += 1
         return first if bulk.opened == 1 else second
 
-    runner = BatchRunner(shop.jobs, shop.catalogue, shop.store, take_over, bulk.runner.tasks)
+    runner = BatchRunner(shop.jobs, shop.catalogue, shop.store, take_over, bulk.runner.tasks, bulk.runner.max_attempts)
     job_id = bulk.job()
     started = shop.jobs.start(job_id)
     assert started is not None

@@ -12,7 +12,7 @@ from shared.errors import ImageMissing, WorkerLost
 from shared.store import Store
 from worker.imports.intake import Prepared
 from worker.imports.rows import CatalogueRow
-from worker.imports.rows_alone import RowsAlone
+from worker.imports.rows_alone import prepare_alone
 
 ROWS = [CatalogueRow(line, f"i{line}", "", ("a.jpg",), {}) for line in range(2, 8)]
 LOST = 9  # exit status of a child that died over a row
@@ -44,7 +44,7 @@ def run(store: Store, prepare: Prepare, max_attempts: int = 3) -> int:
     child = os.fork()
     if child == 0:
         try:
-            RowsAlone(store, "job", 0, max_attempts).prepare(ROWS, prepare)
+            prepare_alone(store, "job", 0, max_attempts, ROWS, prepare)
             os._exit(0)
         finally:
             os._exit(1)
@@ -58,7 +58,7 @@ def lost_lines(prepared: Prepared) -> list[int]:
 def test_a_row_over_which_the_worker_died_as_often_as_it_may_is_left_out_and_no_other(store: Store) -> None:
     prepare = preparing(4, broken=6)
     assert [run(store, prepare) for _ in range(3)] == [LOST, LOST, 0], "once with all others, twice alone"
-    prepared = RowsAlone(store, "job", 0, 3).prepare(ROWS, prepare)
+    prepared = prepare_alone(store, "job", 0, 3, ROWS, prepare)
     assert lost_lines(prepared) == [4]
     assert "3 times in all" in prepared.rejected[0][1].detail
     assert [row.line for row, _ in prepared.rejected] == [4, 6]
@@ -69,14 +69,14 @@ def test_a_row_over_which_the_worker_died_as_often_as_it_may_is_left_out_and_no_
 def test_several_such_rows_are_left_out_one_after_the_other(store: Store) -> None:
     prepare = preparing(2, 7)
     assert [run(store, prepare) for _ in range(5)] == [LOST, LOST, LOST, LOST, 0]
-    assert lost_lines(RowsAlone(store, "job", 0, 3).prepare(ROWS, prepare)) == [2, 7]
+    assert lost_lines(prepare_alone(store, "job", 0, 3, ROWS, prepare)) == [2, 7]
 
 
 @pytest.mark.parametrize("max_attempts", [1, 2])
 def test_a_row_is_tried_alone_once_before_it_is_blamed(store: Store, max_attempts: int) -> None:
     prepare = preparing(5)
     assert [run(store, prepare, max_attempts) for _ in range(2)] == [LOST, 0]
-    assert lost_lines(RowsAlone(store, "job", 0, max_attempts).prepare(ROWS, prepare)) == [5]
+    assert lost_lines(prepare_alone(store, "job", 0, max_attempts, ROWS, prepare)) == [5]
 
 
 def test_a_worker_that_was_killed_once_for_another_reason_blames_no_row(store: Store) -> None:
@@ -86,7 +86,7 @@ def test_a_worker_that_was_killed_once_for_another_reason_blames_no_row(store: S
         return preparing()(rows)
 
     assert run(store, killed_from_outside) == -signal.SIGKILL
-    prepared = RowsAlone(store, "job", 0, 3).prepare(ROWS, preparing())
+    prepared = prepare_alone(store, "job", 0, 3, ROWS, preparing())
     assert (len(prepared.items), prepared.rejected) == (len(ROWS), [])
 
 
@@ -96,5 +96,5 @@ def test_a_failure_that_is_no_death_blames_no_row(store: Store) -> None:
 
     for _ in range(5):
         with pytest.raises(ConnectionError):
-            RowsAlone(store, "job", 0, 3).prepare(ROWS, fail)
-    assert RowsAlone(store, "job", 0, 3).prepare(ROWS, preparing()).rejected == []
+            prepare_alone(store, "job", 0, 3, ROWS, fail)
+    assert prepare_alone(store, "job", 0, 3, ROWS, preparing()).rejected == []

@@ -65,6 +65,12 @@ def answer(
     return Answers([line for line, _ in answers], sum(is_failed for _, is_failed in answers))
 
 
+def refuse(query: QueryText, terms: Mapping[str, Any], error: LookalikeError) -> Answers:
+    """Return the answer to a query that is given up."""
+    names, _ = _read(query, terms)
+    return Answers([json_bytes({**names, "error": error.to_wire()})], failed=1)
+
+
 def _read(query: QueryText, terms: Mapping[str, Any]) -> tuple[dict[str, Any], SearchLine | LookalikeError]:
     """Return by what a client knows the answer, and the search or why there is none."""
     names: dict[str, Any] = {"line": query.line}

@@ -1,7 +1,7 @@
 """Running a batch search: part by part, in turns with other jobs. Every part may be done twice, and counts once."""
 
 import logging
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass, replace
 from datetime import UTC, datetime
 from time import monotonic
@@ -10,23 +10,26 @@ from redis.exceptions import RedisError
 
 from shared.batch_files import (
     BatchState,
+    alone_key,
     clear_queries,
     part_key,
     read_state,
     write_answered,
     write_state,
 )
+from shared.batch_queries import QueryText
 from shared.catalogue import Catalogue
-from shared.errors import ReleaseNotBuilt
+from shared.errors import ReleaseNotBuilt, WorkerLost
 from shared.job_record import JobRecord
 from shared.jobs import Jobs
 from shared.queues import TaskSender
 from shared.schemas import BatchResult, Progress
 from shared.store import Store
-from worker.batches.answers import answer
+from worker.batches.answers import Answers, answer, refuse
 from worker.batches.plan import Plan, plan_batch, read_part
 from worker.encoder import EncoderUnavailable
 from worker.engine import Engine
+from worker.one_by_one import OneByOne
 from worker.progress import progress_after
 
 log = logging.getLogger(__name__)
@@ -45,6 +48,7 @@ class BatchRunner:
     store: Store
     engine: Callable[[], Engine]
     tasks: TaskSender
+    max_attempts: int
 
     def run(self, job: JobRecord, still_wanted: Callable[[], None]) -> None:
         """Answer parts from the first one that is not answered, for one turn; end the job, or send its next turn.
@@ -63,25 +67,30 @@ class BatchRunner:
             state = BatchState()
         plan = plan_batch(job, self.catalogue, self.store)
         turn_ends = monotonic() + TURN_SECONDS
-        crashes = job.attempts - 1
+        has_crashed = job.attempts > 1
         while state.parts < len(plan.parts):
-            state = self._answer_part(job, plan, state, still_wanted)
-            for _ in range(crashes):  # it has come further since: only dying over the same queries is held against it
-                self.jobs.return_attempt(job.id)
-            crashes = 0
+            state = self._answer_part(job, plan, state, still_wanted, has_crashed)
+            if has_crashed:  # it has come further since: only dying over the same queries is held against it
+                for _ in range(self.jobs.get(job.id).attempts - 1):
+                    self.jobs.return_attempt(job.id)
+                has_crashed = False
             if state.parts < len(plan.parts) and monotonic() > turn_ends:
                 return self._send_next_turn(job)
         return self._finish(job, state)
 
     def _answer_part(
-        self, job: JobRecord, plan: Plan, state: BatchState, still_wanted: Callable[[], None]
+        self, job: JobRecord, plan: Plan, state: BatchState, still_wanted: Callable[[], None], has_crashed: bool
     ) -> BatchState:
         """Write the answers of the next part with the release that is active now; return what is done then."""
         try:
             engine = self.engine()
         except EncoderUnavailable as error:
             raise ReleaseNotBuilt(str(error)) from error
-        answers = answer(read_part(job, plan, state.parts, self.store), job.parameters["terms"], engine, still_wanted)
+        queries = read_part(job, plan, state.parts, self.store)
+        if has_crashed:
+            answers = self._answer_alone(job, state.parts, queries, engine, still_wanted)
+        else:
+            answers = answer(queries, job.parameters["terms"], engine, still_wanted)
         with self.store.writing(part_key(job.id, state.parts)) as file:
             file.writelines(line + b"\n" for line in answers.lines)
         is_new = engine.release.id not in state.releases
@@ -96,6 +105,29 @@ class BatchRunner:
         progress = progress_after(_seconds_of(job), state.queries, plan.queries, failed=state.failed, step="search")
         self.jobs.set_progress(job.id, progress)
         return state
+
+    def _answer_alone(
+        self,
+        job: JobRecord,
+        number: int,
+        queries: Sequence[QueryText],
+        engine: Engine,
+        still_wanted: Callable[[], None],
+    ) -> Answers:
+        """Answer the queries of a part one by one, since the worker died over them; give up one that kills it."""
+        terms, lines, failed = job.parameters["terms"], [], 0
+        with OneByOne(self.store, alone_key(job.id, number), self.max_attempts) as alone:
+            if alone.is_news:  # the death is held against the query, not against the job
+                self.jobs.return_attempt(job.id)
+            lost = WorkerLost(f"The worker died over this query {self.max_attempts} times in all.")
+            for query in queries:
+                if alone.may_begin(str(query.line)):
+                    part = answer([query], terms, engine, still_wanted)
+                else:
+                    part = refuse(query, terms, lost)
+                lines += part.lines
+                failed += part.failed
+        return Answers(lines, failed)
 
     def _send_next_turn(self, job: JobRecord) -> None:
         self.jobs.return_attempt(job.id)  # this turn has ended well, and the next one counts as begun again

@@ -24,7 +24,7 @@ from worker.imports.intake import Intake, Prepared
 from worker.imports.near_duplicates import CannotCompare, find_near_duplicates, imported_items
 from worker.imports.plan import Chunks, Totals, chunk_key, plan_import, read_chunk, record_errors, skipped_columns
 from worker.imports.rows import CatalogueRow
-from worker.imports.rows_alone import RowsAlone
+from worker.imports.rows_alone import prepare_alone
 from worker.imports.sources import open_import
 from worker.progress import progress_after
 
@@ -96,8 +96,8 @@ class ImportRunner:
                     if chunk.attempts == 1:
                         prepared = prepare(rows)
                     else:  # the worker died over one of them, or of something else
-                        alone = RowsAlone(self.store, job.id, number, self.settings.job_max_attempts)
-                        prepared = alone.prepare(rows, prepare)
+                        tries = self.settings.job_max_attempts
+                        prepared = prepare_alone(self.store, job.id, number, tries, rows, prepare)
                 self._write(job, number, prepared, intake.encoder_id)
         self.report(job)
 
