@@ -47,6 +47,7 @@ def post_worker_init(_worker: Any) -> None:
     gc.freeze()
 
 
-def pre_request(_worker: Any, request: Any) -> None:
+def pre_request(worker: Any, request: Any) -> None:
     """Give up a client that stops in the middle of its body: it would keep its thread for as long as it likes."""
+    worker.head_is_read(request.unreader.sock)
     request.unreader.sock.settimeout(STALLED_SECONDS)

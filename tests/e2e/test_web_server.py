@@ -132,6 +132,38 @@ def test_a_client_that_stops_in_the_middle_of_its_body_loses_its_thread(web: Sta
     assert requests.get(f"{web.base_url}/healthz", timeout=1).ok
 
 
+def test_clients_that_do_not_end_their_head_lose_their_threads_and_no_other_client_does(web: Stack) -> None:
+    host = urlsplit(web.base_url)
+    address = (host.hostname, host.port)
+    asked = f"GET /healthz HTTP/1.1\r\nHost: {host.netloc}\r\n\r\n".encode()
+    with ExitStack() as held, ThreadPoolExecutor(1) as other, socket.create_connection(address, timeout=60) as patient:
+        patient.sendall(asked)
+        assert b" 200 " in patient.recv(1000)
+        dripping = [held.enter_context(socket.create_connection(address, timeout=60)) for _ in range(WEB_THREADS)]
+        for connection in dripping:
+            connection.sendall(b"GET /healthz HTTP/1.1\r\nHost: ")
+        served = other.submit(requests.get, f"{web.base_url}/healthz", timeout=60)
+        closed: set[socket.socket] = set()
+
+        def drip() -> bool:
+            for connection in set(dripping) - closed:
+                try:
+                    connection.sendall(b"a")
+                    connection.settimeout(0.05)
+                    if connection.recv(100) == b"":
+                        closed.add(connection)
+                except TimeoutError:
+                    pass
+                except ConnectionError:
+                    closed.add(connection)
+            return len(closed) == WEB_THREADS
+
+        wait_until(drip, 40, "the dripping clients are cut off")
+        assert served.result().ok
+        patient.sendall(asked)
+        assert b" 200 " in patient.recv(1000), "a kept connection stays, however long it was silent between requests"
+
+
 def test_methods_that_clients_invent_are_not_kept_as_labels(web: Stack) -> None:
     for method in ("BREW", "WHEN"):
         assert requests.request(method, f"{web.base_url}/healthz", timeout=5).status_code == 405
