@@ -8,8 +8,7 @@ from gunicorn.glogging import Logger
 
 from shared.logs import configure_logging
 from shared.settings import load_settings
-
-STALLED_SECONDS = 15
+from web.threaded_worker import hurry_body
 
 _settings = load_settings()
 configure_logging(_settings)  # here, since gunicorn logs before there is an application
@@ -47,7 +46,6 @@ def post_worker_init(_worker: Any) -> None:
     gc.freeze()
 
 
-def pre_request(worker: Any, request: Any) -> None:
-    """Give up a client that stops in the middle of its body: it would keep its thread for as long as it likes."""
-    worker.head_is_read(request.unreader.sock)
-    request.unreader.sock.settimeout(STALLED_SECONDS)
+def pre_request(_worker: Any, request: Any) -> None:
+    """Give up a client whose body does not come: it would keep its thread for as long as it likes."""
+    hurry_body(request.unreader)

@@ -1,15 +1,48 @@
 """gunicorn's threaded worker, for clients that say nothing or too little, and for those that come while it stops."""
 
-import socket
 import time
-from contextlib import suppress
 from functools import partial
 from selectors import EVENT_READ
 from typing import Any
 
+from gunicorn.http.unreader import SocketUnreader
 from gunicorn.workers.gthread import STOP_KEEPALIVE_LINGER, ThreadWorker
 
 HEAD_SECONDS = 15
+BODY_STALLS_SECONDS = 15
+BODY_BYTES_PER_SECOND = 1000  # at least, on average: a tenth of what a poor mobile connection carries
+
+
+def hurry_head(unreader: Any) -> None:
+    """Give the head of a request HEAD_SECONDS from now; then it counts as ended, where it is."""
+    deadline = time.monotonic() + HEAD_SECONDS
+
+    def chunk(size_hint: int | None = None) -> bytes:
+        unreader.sock.settimeout(max(0.001, deadline - time.monotonic()))
+        try:
+            data: bytes = SocketUnreader.chunk(unreader, size_hint)
+        except TimeoutError:
+            return b""
+        return data
+
+    unreader.chunk = chunk
+
+
+def hurry_body(unreader: Any) -> None:
+    """Let reading the body of a request fail, with TimeoutError, when it stalls or comes too slowly."""
+    unreader.sock.settimeout(BODY_STALLS_SECONDS)
+    began, came = time.monotonic(), 0
+
+    def chunk(size_hint: int | None = None) -> bytes:
+        nonlocal came
+        data: bytes = SocketUnreader.chunk(unreader, size_hint)
+        came += len(data)
+        elapsed = time.monotonic() - began
+        if elapsed > BODY_STALLS_SECONDS and came < BODY_BYTES_PER_SECOND * elapsed:
+            raise TimeoutError("The body comes too slowly.")
+        return data
+
+    unreader.chunk = chunk
 
 
 class ThreadedWorker(ThreadWorker):
@@ -17,38 +50,18 @@ class ThreadedWorker(ThreadWorker):
 
     - gunicorn's own gives each new connection a thread, which waits up to 5 s for the first byte. A few hundred idle
       ones take all threads, and everybody else waits for as long.
-    - gunicorn's own waits for the end of a request's head without a limit. One who stops in the middle of it, or sends
-      a byte now and then, would keep its thread for good; here the connection is closed after HEAD_SECONDS.
+    - gunicorn's own waits for the rest of a request without a limit. One who stops in the middle of it, or sends a byte
+      now and then, would keep its thread for good.
     - gunicorn's own stops to accept on SIGTERM, but keeps listening until its last request has ended, which takes as
       long as the longest wait of a client. Who connects meanwhile is neither refused nor served, and cut off at last.
       Refused, a client or a load balancer goes to the next web process at once.
     """
 
-    def __init__(self, *args: Any, **kwargs: Any) -> None:
-        """Begin with nobody; the arguments are gunicorn's."""
-        super().__init__(*args, **kwargs)
-        # When the head of each request that a thread reads must be there. Threads add and remove their own.
-        self._head_deadlines: dict[socket.socket, float] = {}
-
     def handle(self, conn: Any) -> Any:
-        """Read a request and answer it, in a thread."""
-        self._head_deadlines[conn.sock] = time.monotonic() + HEAD_SECONDS
-        try:
-            return super().handle(conn)
-        finally:
-            self.head_is_read(conn.sock)
-
-    def head_is_read(self, connection: socket.socket) -> None:
-        """Let a request take its time from here on."""
-        self._head_deadlines.pop(connection, None)
-
-    def murder_pending(self) -> None:
-        """Close connections whose time is over; called once a second."""
-        super().murder_pending()
-        for connection, deadline in list(self._head_deadlines.items()):
-            if time.monotonic() > deadline:
-                with suppress(OSError):
-                    connection.shutdown(socket.SHUT_RD)  # its thread reads the end, and closes it
+        """Read a request and answer it, in a thread; `pre_request` of the settings hurries its body."""
+        conn.init()
+        hurry_head(conn.parser.unreader)
+        return super().handle(conn)
 
     def enqueue_req(self, conn: Any) -> None:
         """Hand a connection to the threads, a new one when its first byte is there."""

@@ -6,7 +6,7 @@ import signal
 import socket
 from collections.abc import Iterator
 from concurrent.futures import ThreadPoolExecutor
-from contextlib import ExitStack
+from contextlib import ExitStack, suppress
 from pathlib import Path
 from typing import BinaryIO
 from urllib.parse import urlsplit
@@ -162,6 +162,33 @@ def test_clients_that_do_not_end_their_head_lose_their_threads_and_no_other_clie
         assert served.result().ok
         patient.sendall(asked)
         assert b" 200 " in patient.recv(1000), "a kept connection stays, however long it was silent between requests"
+
+
+@pytest.mark.parametrize("framing", ["Content-Length: 100000\r\n", "Transfer-Encoding: chunked\r\n"])
+def test_a_body_that_comes_by_the_byte_is_given_up_and_a_slow_one_is_not(web: Stack, framing: str) -> None:
+    host = urlsplit(web.base_url)
+    head = f"POST /v1/searches HTTP/1.1\r\nHost: {host.netloc}\r\nContent-Type: application/json\r\n{framing}\r\n"
+    sizes = {"drips": 1, "slow": 3000}
+    answers: dict[str, bytes] = {}
+    with ExitStack() as held:
+        connections = {}
+        for name in sizes:
+            connections[name] = held.enter_context(socket.create_connection((host.hostname, host.port), timeout=0.5))
+            connections[name].sendall(head.encode())
+
+        def send_on() -> bool:
+            for name, size in sizes.items():
+                if name in answers:
+                    continue
+                part = b" " * size
+                connections[name].sendall(part if "Length" in framing else b"%x\r\n%s\r\n" % (size, part))
+                with suppress(TimeoutError):
+                    answers[name] = connections[name].recv(100)
+            return "drips" in answers
+
+        wait_until(send_on, 30, "the one that drips is given up")
+    assert b" 400 " in answers["drips"]
+    assert "slow" not in answers
 
 
 def test_methods_that_clients_invent_are_not_kept_as_labels(web: Stack) -> None:
