@@ -8,7 +8,8 @@
     batches/{job id}/{part}.alone.json the query in hand, and how often the worker died over which
 
 Each is written aside and renamed in. What tells the answers stays until the job's record expires. Two workers may be at
-work here, one of them taken for dead: a state may go back, the parts are the same, and `answered.json` is final.
+work here, one of them taken for dead: a state may go back, the parts are the same (but for a query that only one of
+them gives up), and `answered.json` is final.
 """
 
 import json

@@ -273,6 +273,11 @@ class Jobs:
         if self._redis.hexists(job_key(job_id), "kind"):
             self._redis.hincrby(job_key(job_id), "attempts", -1)
 
+    def count_first_attempt(self, job_id: str) -> None:
+        """Count a job that has come further as begun once, whatever became of its workers before."""
+        if self._redis.hexists(job_key(job_id), "kind"):
+            self._redis.hset(job_key(job_id), "attempts", "1")
+
     def active(self) -> list[str]:
         """Return the ids of all jobs that wait or run."""
         found = cast("list[bytes]", self._redis.zrange(ACTIVE_KEY, 0, -1))

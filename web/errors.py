@@ -2,6 +2,7 @@
 
 import logging
 from functools import partial
+from time import monotonic
 from typing import IO, Any
 from urllib.parse import quote
 
@@ -23,6 +24,7 @@ PROBLEM_TYPE = "application/problem+json"
 RETRY_AFTER_SECONDS = 2
 # Many clients send all of a body before they look for an answer, and see a broken connection if nobody takes it.
 UNREAD_MAX_BYTES = 256 * 1024 * 1024
+UNREAD_MAX_SECONDS = 30
 
 # The most derived class that stands here decides.
 STATUSES: dict[type[LookalikeError], int] = {
@@ -84,9 +86,9 @@ def problem_response(status: int, code: str, title: str, detail: str, **members:
 
 def _discard(body: IO[bytes]) -> None:
     """Take what the client still sends, after it was answered: it may stop or go on, and sees the answer."""
-    taken = 0
+    taken, ends_at = 0, monotonic() + UNREAD_MAX_SECONDS
     try:
-        while taken < UNREAD_MAX_BYTES and (part := body.read(64 * 1024)):
+        while taken < UNREAD_MAX_BYTES and monotonic() < ends_at and (part := body.read(64 * 1024)):
             taken += len(part)
     except OSError:
         log.debug("The client hung up after it was refused")

@@ -18,6 +18,7 @@ from web.access import check_link
 from web.documentation import PROBLEM_RESPONSES, multipart_or_json, one_of
 from web.forms import form_fields, is_multipart, json_body, receive_photos, uploaded_files
 from web.imports import enqueue_import
+from web.pieces import pieces
 from web.services import Services
 
 IMAGE_FIELD = "image"
@@ -148,7 +149,8 @@ def create_items_api(services: Services) -> APIBlueprint:
         except FileNotFoundError:
             raise ImageNotFound(f"The image of item {path.item_id!r} is not in the store; import it again.") from None
         # Images of earlier versions are in the store as they came.
-        response.set_data(image if services.settings.keep_image_metadata else without_metadata(image))
+        data = image if services.settings.keep_image_metadata else without_metadata(image)
+        response.response, response.content_length = pieces(data), len(data)
         return response
 
     @api.get("/v1/attributes", summary="Fields that a filter may name", responses={200: AttributeList})

@@ -11,10 +11,9 @@ from shared.errors import ResultsNotFound
 from shared.schemas import BatchAnswer, Job, JobKind, JobStatus, RowError, RowErrorPage, Wire
 from web.access import check_visible
 from web.documentation import PROBLEM_RESPONSES, ndjson
+from web.pieces import SENT_BYTES
 from web.services import Services
 from web.waiting import json_response, wait_for_end
-
-SENT_BYTES = 256 * 1024  # at once
 
 
 class JobPath(Wire):

@@ -10,7 +10,7 @@ from gunicorn.workers.gthread import STOP_KEEPALIVE_LINGER, ThreadWorker
 
 HEAD_SECONDS = 15
 BODY_STALLS_SECONDS = 15
-BODY_BYTES_PER_SECOND = 1000  # at least, on average: a tenth of what a poor mobile connection carries
+BODY_BYTES_PER_SECOND = 1000  # at least, in any time of waiting like that: a tenth of a poor mobile connection
 
 
 def hurry_head(unreader: Any) -> None:
@@ -29,17 +29,23 @@ def hurry_head(unreader: Any) -> None:
 
 
 def hurry_body(unreader: Any) -> None:
-    """Let reading the body of a request fail, with TimeoutError, when it stalls or comes too slowly."""
+    """Let reading the body of a request fail, with TimeoutError, when it stalls or comes too slowly.
+
+    What counts is the time that this process waits for the client, not what it does in between.
+    """
     unreader.sock.settimeout(BODY_STALLS_SECONDS)
-    began, came = time.monotonic(), 0
+    waited, came = 0.0, 0
 
     def chunk(size_hint: int | None = None) -> bytes:
-        nonlocal came
+        nonlocal waited, came
+        began = time.monotonic()
         data: bytes = SocketUnreader.chunk(unreader, size_hint)
+        waited += time.monotonic() - began
         came += len(data)
-        elapsed = time.monotonic() - began
-        if elapsed > BODY_STALLS_SECONDS and came < BODY_BYTES_PER_SECOND * elapsed:
-            raise TimeoutError("The body comes too slowly.")
+        if waited > BODY_STALLS_SECONDS:
+            if came < BODY_BYTES_PER_SECOND * waited:
+                raise TimeoutError("The body comes too slowly.")
+            waited, came = 0.0, 0
         return data
 
     unreader.chunk = chunk
@@ -52,6 +58,8 @@ class ThreadedWorker(ThreadWorker):
       ones take all threads, and everybody else waits for as long.
     - gunicorn's own waits for the rest of a request without a limit. One who stops in the middle of it, or sends a byte
       now and then, would keep its thread for good.
+    - gunicorn's own lingers in its main thread for up to 2 s over each connection that it closes, until the client has
+      hung up too: a few dozen that don't, and nobody is served meanwhile. Here each thread lingers over its own.
     - gunicorn's own stops to accept on SIGTERM, but keeps listening until its last request has ended, which takes as
       long as the longest wait of a client. Who connects meanwhile is neither refused nor served, and cut off at last.
       Refused, a client or a load balancer goes to the next web process at once.
@@ -61,7 +69,11 @@ class ThreadedWorker(ThreadWorker):
         """Read a request and answer it, in a thread; `pre_request` of the settings hurries its body."""
         conn.init()
         hurry_head(conn.parser.unreader)
-        return super().handle(conn)
+        stays = super().handle(conn)
+        if not stays:
+            conn.close(graceful=True)
+            conn.close = lambda graceful=False: None  # the main thread calls it as well
+        return stays
 
     def enqueue_req(self, conn: Any) -> None:
         """Hand a connection to the threads, a new one when its first byte is there."""

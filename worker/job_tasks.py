@@ -171,8 +171,7 @@ def add_job_tasks(app: Celery, services: Services, tasks: TaskSender) -> None:
 
         def work() -> None:
             check_tries(job)
-            parts = (services.catalogue, services.store, services.intake)
-            services.jobs.succeed(job_id, write_item(job, *parts, fetch))
+            services.jobs.succeed(job_id, write_item(job, services.catalogue, services.store, services.intake, fetch))
             clear(job)
 
         def fail(error: LookalikeError) -> None:
@@ -210,7 +209,8 @@ def add_job_tasks(app: Celery, services: Services, tasks: TaskSender) -> None:
             _clear_ended(job_id, services, lambda ended: clear_ended_batch(services.store, ended))
             return
         job, tries = started.record, settings.job_max_attempts
-        runner = BatchRunner(services.jobs, services.catalogue, services.store, services.current_engine, tasks, tries)
+        parts = (services.jobs, services.catalogue, services.store, services.current_engine, tasks, tries)
+        runner = BatchRunner(*parts, services.leases.go_on)
 
         def still_wanted() -> None:
             if services.jobs.is_cancelled(job_id):

@@ -6,6 +6,8 @@ from typing import Self
 
 from shared.store import Store
 
+MOST_DEATHS_FACTOR = 10
+
 
 class OneByOne:
     """What is known of some things of which one seemed to kill the worker. Each is noted before it is begun.
@@ -14,7 +16,7 @@ class OneByOne:
 
     Attributes:
         is_news: whether the worker's last death is explained only now: things are done one by one for the first
-            time, or one was in hand. Of such deaths there are at most as many as things have tries.
+            time, or one was in hand. False after ten times the tries of a thing: then it is not a few things.
     """
 
     def __init__(self, store: Store, key: str, max_attempts: int) -> None:
@@ -26,6 +28,7 @@ class OneByOne:
         self._store = store
         self._key = key
         self._tries = max(1, max_attempts - 1)
+        self._most_deaths = MOST_DEATHS_FACTOR * max_attempts
         self._deaths: dict[str, int] = {}
         self.is_news = False
 
@@ -41,7 +44,7 @@ class OneByOne:
         if note["in_hand"] is not None:
             in_hand = str(note["in_hand"])
             self._deaths[in_hand] = self._deaths.get(in_hand, 0) + 1
-            self.is_news = True
+            self.is_news = sum(self._deaths.values()) <= self._most_deaths
         self._write(None)
         return self
 

@@ -55,9 +55,9 @@ class Bulk:
         self.engine = shop.engine()
         self.opened = 0
         self.dies_at = 1000
-        self.runner = BatchRunner(
-            shop.jobs, shop.catalogue, shop.store, self._open, tasks, shop.settings.job_max_attempts
-        )
+        self.gone_on: list[str] = []
+        parts = (shop.jobs, shop.catalogue, shop.store, self._open, tasks)
+        self.runner = BatchRunner(*parts, shop.settings.job_max_attempts, self.gone_on.append)
 
     def _open(self) -> Engine:
         self.opened += 1
@@ -232,7 +232,17 @@ def test_a_query_over_which_the_worker_died_is_refused_and_the_others_are_answer
     assert refused[7]["code"] == "worker_lost"
     assert f"{tries} times in all" in refused[7]["detail"]
     assert note()["in_hand"] is None
+    assert bulk.gone_on == [job_id] * PART_QUERIES, "each query alone may take as long as a job may be silent"
     assert answers[7]["hits"] == single(bulk.engine, "i007", **TERMS)
+
+
+def test_a_failure_of_the_database_does_not_have_a_part_that_kills_answered_together_again(bulk: Bulk) -> None:
+    job_id = bulk.job()
+    with bulk.shop.store.writing(alone_key(job_id, 0)) as file:
+        file.write(b'{"deaths": {"7": 2}, "in_hand": null}')
+    job = bulk.turn(job_id)
+    assert (job.status, job.attempts) == (JobStatus.SUCCEEDED, 1)
+    assert [answer["line"] for answer in bulk.answers(job_id) if "error" in answer] == [7]
 
 
 def test_deaths_over_queries_are_not_held_against_the_job_and_others_are(bulk: Bulk, settings: Settings) -> None:
@@ -309,7 +319,7 @@ def test_a_release_that_takes_over_in_the_middle_is_named(bulk: Bulk, shop: Vect
         bulk.opened += 1
         return first if bulk.opened == 1 else second
 
-    runner = BatchRunner(shop.jobs, shop.catalogue, shop.store, take_over, bulk.runner.tasks, bulk.runner.max_attempts)
+    runner = BatchRunner(shop.jobs, shop.catalogue, shop.store, take_over, bulk.runner.tasks, 3, bulk.gone_on.append)
     job_id = bulk.job()
     started = shop.jobs.start(job_id)
     assert started is not None

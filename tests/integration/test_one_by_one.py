@@ -1,5 +1,6 @@
 """Things that kill the worker: child processes that really die over them, and a note in a real store."""
 
+import json
 import os
 from pathlib import Path
 
@@ -47,6 +48,12 @@ def test_each_death_is_news_once_and_the_thing_to_blame_is_passed_over(store: St
 
 def test_several_things_to_blame_are_found_one_after_the_other(store: Store) -> None:
     assert [run(store, "ac", max_attempts=2) for _ in range(3)] == [(LOST, b"!"), (LOST, b"!b"), (0, b"!b")]
+
+
+def test_deaths_over_too_many_things_are_no_news_any_more(store: Store) -> None:
+    with store.writing(KEY) as file:
+        file.write(json.dumps({"deaths": {str(thing): 2 for thing in range(14)}, "in_hand": "a"}).encode())
+    assert [run(store, "abc")[1] for _ in range(3)] == [b"!", b"!", b"."]
 
 
 def test_what_raises_is_no_death(store: Store) -> None:

@@ -49,6 +49,7 @@ class BatchRunner:
     engine: Callable[[], Engine]
     tasks: TaskSender
     max_attempts: int
+    go_on: Callable[[str], None]  # told the job's id when a query is begun alone
 
     def run(self, job: JobRecord, still_wanted: Callable[[], None]) -> None:
         """Answer parts from the first one that is not answered, for one turn; end the job, or send its next turn.
@@ -67,12 +68,11 @@ class BatchRunner:
             state = BatchState()
         plan = plan_batch(job, self.catalogue, self.store)
         turn_ends = monotonic() + TURN_SECONDS
-        has_crashed = job.attempts > 1
+        has_crashed = job.attempts > 1 or self.store.exists(alone_key(job.id, state.parts))
         while state.parts < len(plan.parts):
             state = self._answer_part(job, plan, state, still_wanted, has_crashed)
             if has_crashed:  # it has come further since: only dying over the same queries is held against it
-                for _ in range(self.jobs.get(job.id).attempts - 1):
-                    self.jobs.return_attempt(job.id)
+                self.jobs.count_first_attempt(job.id)
                 has_crashed = False
             if state.parts < len(plan.parts) and monotonic() > turn_ends:
                 return self._send_next_turn(job)
@@ -121,6 +121,7 @@ class BatchRunner:
                 self.jobs.return_attempt(job.id)
             lost = WorkerLost(f"The worker died over this query {self.max_attempts} times in all.")
             for query in queries:
+                self.go_on(job.id)
                 if alone.may_begin(str(query.line)):
                     part = answer([query], terms, engine, still_wanted)
                 else:
