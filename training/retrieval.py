@@ -36,9 +36,10 @@ class Found:
     scores: np.ndarray
 
     def relevant(self, column: str) -> np.ndarray:
-        """Return whether each neighbour has its query's value of a column, bool (q, m)."""
+        """Return whether each neighbour has its query's value of a column, bool (q, m); an empty value is nobody's."""
         values = self.photos.values[column]
-        same: np.ndarray = values[self.neighbours] == values[self.queries][:, None]
+        asked = values[self.queries][:, None]
+        same: np.ndarray = (values[self.neighbours] == asked) & (asked != "")
         return same
 
     def figures(self) -> dict[str, np.ndarray]:

@@ -3,7 +3,10 @@ import subprocess
 import sys
 from pathlib import Path
 
+import torch
+
 from tests.small_shop import write_shop
+from training.checkpoint import load_checkpoint
 from training.run_folder import RunFolder
 
 ROOT = Path(__file__).parents[2]
@@ -26,26 +29,36 @@ with joined() as (turns, device):
 """
 
 
-def test_two_processes_train_one_encoder(tmp_path: Path) -> None:
-    table = write_shop(tmp_path / "shop", 60)
-    command = [
-        *TORCHRUN,
-        "-m",
-        "training.train",
-        f"--data={table}",
-        f"--out={tmp_path}/run",
-        f"--cache={tmp_path}/cache",
-    ]
-    command += ["--weights=none", "--first-stage=7", "--size=32", "--train-size=32", "--threads=1"]
-    command += ["--loss=triplet-hard", "--loss=cross-entropy", "--classes=2", "--photos=3", "--epochs=2"]
-    command += ["--average=0.9", "--judge-every=2"]
+def train(*options: str) -> str:
+    command = [*TORCHRUN, "-m", "training.train", *options]
     done = subprocess.run(command, cwd=ROOT, capture_output=True, text=True, timeout=170, check=False)
     assert done.returncode == 0, done.stderr
-    assert done.stdout.count("Best on val") == 1
+    return done.stdout
+
+
+def small_run(folder: Path, name: str) -> list[str]:
+    options = [f"--data={write_shop(folder / 'shop', 60)}", f"--out={folder / name}", f"--cache={folder}/cache"]
+    options += ["--weights=none", "--first-stage=7", "--size=32", "--train-size=32", "--threads=1"]
+    options += ["--loss=triplet-hard", "--loss=cross-entropy", "--classes=2", "--photos=3", "--epochs=2"]
+    return [*options, "--average=0.9", "--judge-every=2"]
+
+
+def test_two_processes_train_one_encoder(tmp_path: Path) -> None:
+    assert train(*small_run(tmp_path, "run")).count("Best on val") == 1
     figures = RunFolder(tmp_path / "run").figures()
     assert [line["epoch"] for line in figures] == [1, 2]
     assert all(line["loss"] > 0 for line in figures)
     assert 0 <= figures[-1]["p_at_5"] <= 1
+
+
+def test_two_processes_go_on_bit_for_bit_where_they_stopped(tmp_path: Path) -> None:
+    train(*small_run(tmp_path, "whole"))
+    train(*small_run(tmp_path, "parts"), "--stop-after=1")
+    train(f"--resume={tmp_path / 'parts'}", f"--cache={tmp_path}/cache")
+    whole, parts = (load_checkpoint(tmp_path / name / "checkpoint.pt")["learner"] for name in ("whole", "parts"))
+    for part in ("model", "averaged", "objective"):
+        assert whole[part].keys() == parts[part].keys()
+        assert all(torch.equal(whole[part][name], parts[part][name]) for name in whole[part])
 
 
 def test_processes_decide_by_what_the_first_one_has(tmp_path: Path) -> None:

@@ -52,6 +52,15 @@ def test_figures_of_a_known_case() -> None:
     assert average_precision_at_r(relevant, np.array([3, 0])).tolist() == pytest.approx([5 / 9, 0])
 
 
+def test_photos_without_a_value_do_not_agree_in_it() -> None:
+    photos, _ = random_photos(6)
+    colours = np.array(["", "red", "", "red", "", "blue"])
+    known = LabelledPhotos(photos.paths, photos.items, "kind", photos.values | {"base_colour": colours}, photos.splits)
+    rows = np.arange(6)
+    found = Found(known, rows[:2], rows[2:], np.array([[2, 4, 3, 5]] * 2), np.zeros((2, 4), np.float32))
+    assert found.relevant("base_colour").tolist() == [[False] * 4, [False, False, True, False]]
+
+
 def test_missing_neighbours_count_as_misses() -> None:
     assert precision_at(np.array([[True, True]]), 5).tolist() == [0.4]
 
