@@ -35,7 +35,7 @@ from shared.settings import Settings
 from shared.store import Store
 from training.evaluate import ATTRIBUTES
 from training.judgement import judge
-from training.labelled_photos import Columns, LabelledPhotos, read_photos, table_of
+from training.labelled_photos import Columns, LabelledPhotos, columns_among, read_photos
 from training.metrics import interval
 from training.problem import TrainingProblem
 from training.retrieval import DEPTH, Found
@@ -170,11 +170,15 @@ def main() -> None:
     parser.add_argument("--encoder", required=True, help="folder that training.export wrote, or a backbone")
     parser.add_argument("--data", type=Path, required=True, help="CSV file, or folder of products.csv")
     parser.add_argument("--label", default="article_type")
-    parser.add_argument("--attribute", action="append", help="further columns; default: sub_category, base_colour")
+    parser.add_argument(
+        "--attribute",
+        action="append",
+        help="further columns; default: sub_category and base_colour, where there are such",
+    )
     parser.add_argument("--threads", type=int, default=2)
     arguments = parser.parse_args()
-    usual = ATTRIBUTES if table_of(arguments.data) else ()
-    columns = Columns(label=arguments.label, attributes=tuple(arguments.attribute or usual))
+    chosen = tuple(arguments.attribute or ()) or columns_among(arguments.data, ATTRIBUTES)
+    columns = Columns(label=arguments.label, attributes=chosen)
     bars = (TextColumn("{task.description}"), BarColumn(), MofNCompleteColumn(), TimeRemainingColumn())
     errors = Console(stderr=True)
     try:

@@ -15,7 +15,7 @@ RATIO = 4 / 5
 class Augmentation:
     """Random resized crop, flip, and jitter of light.
 
-    Hue is left alone: the colour of a product is what is to be learned.
+    Hue and saturation are left alone: the colour of a product is what is to be learned.
 
     Attributes:
         size: side in pixels of what the network is trained with. Smaller than the transform's size it saves time, and
@@ -46,9 +46,10 @@ class Augmentation:
             uint8 (size, size, 3).
         """
         side = len(square)
-        area = side**2 * random.uniform(self.min_area, 1)
-        ratio = math.exp(random.uniform(math.log(RATIO), -math.log(RATIO)))
-        width, height = min(side, math.sqrt(area * ratio)), min(side, math.sqrt(area / ratio))
+        share = random.uniform(self.min_area, 1)
+        widest = abs(math.log(max(RATIO, share)))  # a crop that is wider than this would be wider than the square
+        ratio = math.exp(random.uniform(-widest, widest))
+        width, height = (min(side, side * math.sqrt(share * r)) for r in (ratio, 1 / ratio))
         left, top = random.uniform(0, side - width), random.uniform(0, side - height)
         image = Image.fromarray(square)
         image = image.resize(

@@ -22,7 +22,7 @@ from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, T
 
 from shared.errors import LookalikeError
 from training.judgement import Judgement, compare, judge
-from training.labelled_photos import Columns, LabelledPhotos, read_photos, table_of
+from training.labelled_photos import Columns, LabelledPhotos, columns_among, read_photos
 from training.problem import TrainingProblem
 from training.report import named_values, write_report
 from training.served import as_served
@@ -74,7 +74,7 @@ def judge_encoder(
     "--attribute",
     "attributes",
     multiple=True,
-    help=f"Further column; may be repeated.  [default: of a CSV file {', '.join(ATTRIBUTES)}]",
+    help=f"Further column; may be repeated.  [default: {' and '.join(ATTRIBUTES)}, where there are such]",
 )
 @click.option("--item-column", default="id", show_default=True)
 @click.option("--image-column", default="image", show_default=True)
@@ -97,8 +97,8 @@ def main(
     """Judge an encoder, and compare it with another one; prints NAME: VALUE lines."""
     errors = Console(stderr=True)
     logging.basicConfig(level="WARNING", format="%(message)s", handlers=[RichHandler(console=errors, show_path=False)])
-    usual = ATTRIBUTES if table_of(data) else ()
-    columns = Columns(item_column, image_column, label, attributes or usual, split_column or None)
+    chosen = attributes or columns_among(data, ATTRIBUTES)
+    columns = Columns(item_column, image_column, label, chosen, split_column or None)
     bars = (TextColumn("{task.description}"), BarColumn(), MofNCompleteColumn(), TimeRemainingColumn())
     other, differences = None, None
     try:
@@ -123,6 +123,9 @@ def main(
     click.echo(f"encoder: {judgement.encoder}\nruntime: {judgement.runtime}")
     for name, value in named_values(judgement).items():
         click.echo(f"{name}: {value:.4f}")
+    cost = judgement.cost
+    click.echo(f"milliseconds: {cost.milliseconds:.1f}\nphotos_per_second: {cost.photos_per_second:.0f}")
+    click.echo(f"bytes: {cost.size_bytes}")
     for name, difference in (differences or {}).items():
         click.echo(f"{name}_gain: {difference.points.mean:+.4f} (p {difference.p_value:.4f})")
     if out is not None:

@@ -132,9 +132,9 @@ def best_model(folder: RunFolder, plan: Plan) -> tuple[torch.nn.Module, int]:
 
 def write_weights(model: torch.nn.Module, path: Path) -> None:
     """Write the weights of a model under their names."""
-    from safetensors.torch import save_file
+    from safetensors.torch import save
 
-    save_file({name: tensor.contiguous() for name, tensor in model.state_dict().items()}, path)
+    path.write_bytes(save({name: tensor.contiguous() for name, tensor in model.state_dict().items()}))
 
 
 def manifest_of(plan: Plan, head: Head, weights: Path) -> dict[str, Any]:
@@ -174,7 +174,7 @@ def main(run: Path, out: Path | None, whiten: int | None, prefix: int | None, fl
     console.print(f"Encoder {manifest['id']} in {out}\nOn val: {figures}", highlight=False, soft_wrap=True)
     console.print(
         f"Serve it: LOOKALIKE_ENCODER={manifest['backbone']} LOOKALIKE_ENCODER_WEIGHTS_PATH={out} "
-        "python -m worker.build_release",
+        "python -m worker.build_release --no-activate",
         highlight=False,
         soft_wrap=True,
     )

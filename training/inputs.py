@@ -17,7 +17,13 @@ Progress = Callable[[int, int], None]
 
 
 class Inputs(ABC):
-    """Photos by their rows, and the network that embeds them."""
+    """Photos by their rows, and the network that embeds them.
+
+    Attributes:
+        network: all layers that `embed` uses.
+    """
+
+    network: torch.nn.Module
 
     @abstractmethod
     def varied(self, rows: np.ndarray, random: np.random.Generator) -> torch.Tensor:
@@ -44,7 +50,7 @@ class Photos(Inputs):
         augmentations: how they are varied; one is chosen for each batch.
         threads: how many photos are varied at a time.
         """
-        self._network = network
+        self.network = network
         self._squares = squares
         self._augmentations = augmentations
         self._pool = ThreadPoolExecutor(threads)
@@ -66,7 +72,7 @@ class Photos(Inputs):
 
     def embed(self, batch: torch.Tensor) -> torch.Tensor:
         """See `Inputs.embed`."""
-        embeddings: torch.Tensor = self._network(batch)
+        embeddings: torch.Tensor = self.network(batch)
         return embeddings
 
 
@@ -94,7 +100,7 @@ class StoredViews(Inputs):
         folder: keeps the activations; 46 KB for a view of lite0 at 192 pixels.
         progress: gives for the name of a step what is told how far it is.
         """
-        self._part = learning_part(network)
+        self.network = learning_part(network)
         self._place = np.full(len(squares.pixels), -1)  # (n,), of a row among those learned from
         self._place[learned] = np.arange(len(learned))
         about = {
@@ -136,7 +142,7 @@ class StoredViews(Inputs):
 
     def embed(self, batch: torch.Tensor) -> torch.Tensor:
         """See `Inputs.embed`."""
-        return torch.nn.functional.normalize(self._part(batch).to(torch.float32))
+        return torch.nn.functional.normalize(self.network(batch).to(torch.float32))
 
     @staticmethod
     def _batch(activations: np.ndarray) -> torch.Tensor:

@@ -101,7 +101,7 @@ def fit_logistic(scores: np.ndarray, relevant: np.ndarray) -> tuple[float, float
 
 def write_knowledge(folder: Path, statistics: list[dict[str, Any]], centroids: np.ndarray) -> None:
     """Write classes.json and centroids.safetensors."""
-    from safetensors.numpy import save_file
+    from safetensors.numpy import save
 
     (folder / "classes.json").write_text(json.dumps(statistics, indent=1) + "\n", encoding="utf-8")
-    save_file({"centroids": centroids}, folder / "centroids.safetensors")
+    (folder / "centroids.safetensors").write_bytes(save({"centroids": centroids}))

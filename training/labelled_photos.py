@@ -101,6 +101,22 @@ def table_of(source: Path) -> Path | None:
     return table if table.is_file() else None
 
 
+def columns_among(source: Path, wanted: Sequence[str]) -> tuple[str, ...]:
+    """Return those of some columns that a source has; a folder of folders has none.
+
+    Of a table that can't be read all are returned: `read_photos` then tells what is wrong.
+    """
+    table = table_of(source)
+    if table is None:
+        return ()
+    try:
+        with table.open(newline="", encoding="utf-8-sig") as file:
+            names = next(csv.reader(file), [])
+    except (UnicodeDecodeError, csv.Error):
+        return tuple(wanted)
+    return tuple(name for name in wanted if name in names)
+
+
 def read_photos(source: Path, columns: Columns) -> LabelledPhotos:
     """Read labelled photos from a CSV file, from a folder that holds products.csv, or from folders named by class.
 

@@ -127,7 +127,8 @@ def build_learner(
         tracks_statistics=plan.tracks_statistics,
     ).to(device)
     if plan.precision == "bfloat16" and device.type == "cpu":
-        keep_depthwise_exact(network.learning_layers())
+        with _learning_sooner_or_later(network, plan):
+            keep_depthwise_exact(network.learning_layers())
     objective = Objective(
         lambda length: WeightedLosses(plan.label, plan.losses, plan.attributes, counts, length),
         plan.embedding_length,
@@ -155,15 +156,25 @@ def averaged_model(network: TrainedNetwork, plan: Plan) -> torch.optim.swa_utils
         decay = min(plan.average, (1 + int(count)) / (10 + int(count)))
         return old + (new - old) * (1 - decay)
 
-    return torch.optim.swa_utils.AveragedModel(network.model, avg_fn=mix, use_buffers=True)
+    device = next(network.parameters()).device  # its counter as well: processes share it
+    return torch.optim.swa_utils.AveragedModel(network.model, device, avg_fn=mix, use_buffers=True)
+
+
+@contextmanager
+def _learning_sooner_or_later(network: TrainedNetwork, plan: Plan) -> Iterator[None]:
+    """Let all stages learn that do so in some epoch, for the time of the block."""
+    first = network.first
+    network.train_from(max(0, first - len(plan.unfreeze_at)))
+    try:
+        yield
+    finally:
+        network.train_from(first)
 
 
 def optimiser(network: TrainedNetwork, objective: Objective, plan: Plan) -> torch.optim.Optimizer:
     """Return AdamW over all stages that learn sooner or later, the head, and the objective's class vectors."""
-    first = network.first
-    network.train_from(max(0, first - len(plan.unfreeze_at)))
-    groups = network.parameter_groups(plan.rate)
-    network.train_from(first)
+    with _learning_sooner_or_later(network, plan):
+        groups = network.parameter_groups(plan.rate)
     of_classes = list(objective.parameters())
     if of_classes:
         groups.append({"params": of_classes, "lr": 10 * plan.rate, "weight_decay": 0.0})

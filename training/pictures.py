@@ -61,10 +61,12 @@ def draw_map(embeddings: np.ndarray, labels: np.ndarray, path: Path, seed: int =
     from sklearn.manifold import TSNE
 
     rows = np.random.default_rng(seed).permutation(len(embeddings))[:MAPPED]
-    perplexity = min(30.0, max(1.0, (len(rows) - 1) / 3))
-    places = TSNE(perplexity=perplexity, metric="cosine", init="random", random_state=seed).fit_transform(
-        embeddings[rows]
-    )
+    places = np.zeros((len(rows), 2), np.float32)
+    if len(rows) > 1:  # one alone is near nothing
+        perplexity = min(30.0, max(1.0, (len(rows) - 1) / 3))
+        places = TSNE(perplexity=perplexity, metric="cosine", init="random", random_state=seed).fit_transform(
+            embeddings[rows]
+        )
     names, counts = np.unique(labels[rows], return_counts=True)
     commonest = names[np.argsort(-counts, kind="stable")[:NAMED]]
     picture = Figure(figsize=(11, 9), layout="constrained")

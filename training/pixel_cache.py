@@ -78,7 +78,7 @@ def decode_photos(
     for row, why in list(unreadable.items())[:SHOWN]:
         log.warning("%s is left out: %s", paths[row], why)
     if len(unreadable) > SHOWN:
-        log.warning("%d more photos are left out; %s names them", len(unreadable) - SHOWN, notes)
+        log.warning("%d more photos are left out; config.json of the run names them all", len(unreadable) - SHOWN)
     if len(unreadable) > len(paths) / 2:
         raise TrainingProblem(
             f"{len(unreadable)} of {len(paths)} photos can't be read, such as {paths[next(iter(unreadable))]}: "

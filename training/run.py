@@ -94,7 +94,9 @@ def run(
         check_data(folder, fingerprint)
         progress = _go_on(folder, learner, turns, device)
     elif turns.leads:  # only now: what failed until here can be begun again by the same command
-        folder.begin(plan, {"classes": names, "data_fingerprint": fingerprint, "photos": len(photos)})
+        left_out = {str(photos.paths[row]): why for row, why in squares.unreadable.items()}
+        about = {"classes": names, "data_fingerprint": fingerprint, "photos": len(photos), "left_out": left_out}
+        folder.begin(plan, about)
 
     def judge() -> dict[str, float]:
         with learner.judged():

@@ -108,7 +108,7 @@ def build_release(
 
     try:
         if release_id is not None:
-            _use(catalogue, settings, release_id)
+            _use(catalogue, release_id)
             console.print(f"Release {release_id} is active now.", highlight=False)
             return
         step_back()
@@ -136,18 +136,13 @@ def build_release(
     _summarise(console, built, activates)
 
 
-def _use(catalogue: Catalogue, settings: Settings, release_id: str) -> None:
+def _use(catalogue: Catalogue, release_id: str) -> None:
     from shared.releases import choose_release, registered_releases
-    from worker.encoder import encoder_id
 
-    base_id = encoder_id(settings.encoder, settings.encoder_weights_path)
-    usable = {release.id: release for release in registered_releases(catalogue) if release.fits(base_id)}
+    usable = {release.id: release for release in registered_releases(catalogue) if release.is_finished}
     if release_id not in usable:
         known = ", ".join(usable) or "none"
-        raise click.ClickException(
-            f"There is no finished release {release_id!r} of the encoder {base_id} that the settings name; "
-            f"there are: {known}."
-        )
+        raise click.ClickException(f"There is no finished release {release_id!r}; there are: {known}.")
     choose_release(catalogue, usable[release_id])
 
 
@@ -191,6 +186,7 @@ def _summarise(console: Console, built: "Built", is_active: bool) -> None:
         "similar hits": f"from cosine {similar['min_cosine']}" + _kept(similar),
         "index": _index(manifest["index"]),
         "embedded": f"{built.embedded} images",
+        "compared": _compared(manifest["comparison"]),
         "seconds": ", ".join(f"{step} {seconds:.1f}" for step, seconds in built.seconds.items()),
         "active": "yes" if is_active else f"no; activate it: python -m worker.build_release --use {release.id}",
     }
@@ -215,6 +211,22 @@ def _index(index: dict[str, Any]) -> str:
     return (
         f"{index['factory']}, recall@10 {measured['recall_at_10']:.4f}, {measured['p50_ms']:.2f} ms, "
         f"{measured['bytes_per_row']:.0f} bytes an image"
+    )
+
+
+def _compared(comparison: dict[str, Any] | None) -> str:
+    if comparison is None:
+        return "not: no release of another encoder is active with enough images of both"
+    told = (
+        f"with {comparison['with']}: {10 * comparison['agreement_at_10']:.1f} of 10 hits are the same, "
+        f"{comparison['queries']} queries among {comparison['images']} images"
+    )
+    if "gain" not in comparison:
+        return told
+    low, high = comparison["gain_interval_95"]
+    return (
+        f"{told}; Precision@5 of {comparison['label']} {comparison['precision_at_5']:.4f} for "
+        f"{comparison['active_precision_at_5']:.4f}, gain {comparison['gain']:+.4f} [{low:+.4f}, {high:+.4f}]"
     )
 
 

@@ -24,8 +24,13 @@ with joined() as (turns, device):
         assert (folder / "made").exists()
     tracked = torch.tensor([5.0 + turns.rank])
     turns.agree([tracked])
+    layer = torch.nn.Linear(1, 1)
+    layer.weight.grad = None if turns.rank else torch.tensor([[3.0]])
+    layer.bias.grad = torch.tensor([1.0 + turns.rank])
+    turns.average_gradients(layer.parameters())
     figures = turns.agree_on({"p_at_5": 0.5 + turns.rank / 4, "map_at_r": float(turns.rank)}, device)
-    (folder / f"{turns.rank}.txt").write_text(f"{tracked.item()} {figures}")
+    shared = [tracked.item(), layer.weight.grad.item(), layer.bias.grad.item()]
+    (folder / f"{turns.rank}.txt").write_text(f"{shared} {figures}")
 """
 
 
@@ -61,7 +66,7 @@ def test_two_processes_go_on_bit_for_bit_where_they_stopped(tmp_path: Path) -> N
         assert all(torch.equal(whole[part][name], parts[part][name]) for name in whole[part])
 
 
-def test_processes_decide_by_what_the_first_one_has(tmp_path: Path) -> None:
+def test_processes_share_gradients_and_decide_by_what_the_first_one_has(tmp_path: Path) -> None:
     script = tmp_path / "turns.py"
     script.write_text(TURNS, encoding="utf-8")
     environment = {**os.environ, "PYTHONPATH": str(ROOT)}
@@ -71,4 +76,4 @@ def test_processes_decide_by_what_the_first_one_has(tmp_path: Path) -> None:
     )  # fmt: skip
     assert done.returncode == 0, done.stderr
     told = [(tmp_path / f"{rank}.txt").read_text() for rank in (0, 1)]
-    assert told == ["5.0 {'p_at_5': 0.5, 'map_at_r': 0.0}"] * 2
+    assert told == ["[5.0, 1.5, 1.5] {'p_at_5': 0.5, 'map_at_r': 0.0}"] * 2

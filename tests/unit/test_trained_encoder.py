@@ -172,6 +172,26 @@ def test_the_commands_export_judge_compare_and_report(run_folder: Path, shop: Pa
     assert "## Compared with small-" in page
 
 
+def test_a_catalogue_without_the_usual_attributes_is_judged_by_its_label(shop: Path) -> None:
+    done = CliRunner().invoke(evaluate, ["small", f"--data={shop}", "--threads=1"])
+    assert done.exit_code == 0, done.output
+    names = [line.split(": ")[0] for line in done.stdout.splitlines()]
+    assert "colour_at_5" in names
+    assert "p_at_5_sub_category" not in names
+    assert {"milliseconds", "photos_per_second", "bytes"} <= {*names}
+
+
+def test_one_query_alone_has_a_report(shop: Path, tmp_path: Path) -> None:
+    table = tmp_path / "one.csv"
+    lines = shop.read_text().splitlines()
+    first_asked = next(line for line in lines if line.endswith(",test"))
+    table.write_text("\n".join([line for line in lines if not line.endswith(",test")] + [first_asked]) + "\n")
+    (tmp_path / "images").symlink_to(shop.parent / "images")
+    done = CliRunner().invoke(evaluate, ["small", f"--data={table}", f"--out={tmp_path}/report", "--threads=1"])
+    assert done.exit_code == 0, done.output
+    assert (tmp_path / "report" / "map.png").stat().st_size > 0
+
+
 @pytest.mark.parametrize(
     ("command", "arguments", "message"),
     [

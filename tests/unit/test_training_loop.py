@@ -17,6 +17,7 @@ from tests.small_shop import FEATURES, Small, small_backbone, small_plan, write_
 from tests.stack import wait_until
 from training.checkpoint import load_checkpoint
 from training.export import export_run
+from training.export import main as export
 from training.loop import Progress, first_stage_at, rate_at
 from training.losses import LOSSES
 from training.plan import Plan, read_plan
@@ -425,6 +426,29 @@ def test_an_export_replaces_an_encoder_and_nothing_else(table: Path, tmp_path: P
     with pytest.raises(TrainingProblem, match="holds no encoder"), Bars(disable=True) as bars:
         export_run(RunFolder(tmp_path / "run"), tmp_path / "run", bars)
     assert (tmp_path / "run" / "checkpoint.pt").exists()
+
+
+def test_a_full_disk_at_export_is_told_and_leaves_the_encoder_that_was_there(table: Path, tmp_path: Path) -> None:
+    train(small_plan(table, epochs=1), tmp_path / "run")
+    with Bars(disable=True) as bars:
+        export_run(RunFolder(tmp_path / "run"), tmp_path / "encoder", bars)
+    before = {path.name: path.read_bytes() for path in (tmp_path / "encoder").iterdir()}
+    with full_disk(1000):
+        refused = CliRunner().invoke(export, [str(tmp_path / "run"), f"--out={tmp_path}/encoder", "--threads=1"])
+    assert refused.exit_code == 1
+    assert "File too large" in refused.output
+    assert "Traceback" not in refused.output
+    assert {path.name: path.read_bytes() for path in (tmp_path / "encoder").iterdir()} == before
+    assert {path.name for path in tmp_path.iterdir()} == {"run", "encoder", "cache", "small.pth"}
+
+
+def test_photos_that_were_left_out_stand_in_the_runs_folder(tmp_path: Path) -> None:
+    copy = write_shop(tmp_path / "shop", 60)
+    (copy.parent / "images" / "1.png").write_bytes(b"no photo")
+    train(small_plan(copy, epochs=1), tmp_path / "run")
+    left_out = json.loads((tmp_path / "run" / "config.json").read_text())["left_out"]
+    assert [Path(path).name for path in left_out] == ["1.png"]
+    assert all(left_out.values())
 
 
 def test_an_exported_run_has_its_best_weights(table: Path, tmp_path: Path) -> None:

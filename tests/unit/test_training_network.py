@@ -191,6 +191,37 @@ def test_gradient_caching_gives_the_gradients_of_the_whole_batch(small: Backbone
     assert max(float(gradient.abs().max()) for gradient in gradients[0] if gradient is not None) > 1e-3
 
 
+class Dropping(torch.nn.Module):
+    """Gives the photo's own numbers, some of them dropped; remembers what it was given, and how."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.norm = torch.nn.BatchNorm1d(6)
+        self.layer = torch.nn.Linear(6, 5)
+        self.kept: list[torch.Tensor] = []
+
+    def forward(self, batch: torch.Tensor) -> torch.Tensor:
+        mask = torch.nn.functional.dropout(torch.ones(len(batch), 6))
+        self.kept.append(mask)
+        return torch.nn.functional.normalize(self.layer(self.norm(batch) * mask))
+
+
+def test_gradient_caching_drops_the_same_both_times_and_counts_a_chunk_once() -> None:
+    torch.manual_seed(0)
+    network, batch = Dropping().train(), torch.randn(8, 6)
+    objective = Objective(lambda length: WeightedLosses("kind", {"cross-entropy": 1.0}, {}, {"kind": 3}, length), 5)
+    backward(Direct(network), objective, batch, {"kind": torch.tensor([0, 0, 1, 1, 2, 2, 0, 1])}, 4)
+    first, second, first_again, second_again = network.kept
+    assert torch.equal(first, first_again)
+    assert torch.equal(second, second_again)
+    assert not torch.equal(first, second)
+    expected = torch.nn.BatchNorm1d(6).train()
+    for chunk in batch.split(4):
+        expected(chunk)
+    assert torch.equal(network.norm.running_mean, expected.running_mean)  # type: ignore[arg-type]  # it tracks them
+    assert network.norm.momentum == expected.momentum
+
+
 @pytest.mark.parametrize("chunk", [0, 3])
 def test_losses_are_computed_in_float32_whatever_the_network_computes_in(chunk: int) -> None:
     objective = Objective(lambda length: WeightedLosses("kind", {"cross-entropy": 1.0}, {}, {"kind": 3}, length), 5)
