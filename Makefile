@@ -38,8 +38,8 @@ train: $(TRAIN) ## Train an encoder on the sample catalogue and judge it; two mi
 	$(BIN)/python -m training.evaluate var/training/sample-run/encoder --against tf_efficientnet_lite0 \
 		--data var/training/sample $(SAMPLE_COLUMNS) --attribute colour --out var/training/sample-report
 
-test: $(DEV) ## Run the unit and integration tests, several at a time (check: all, end to end too)
-	$(BIN)/python -m pytest --numprocesses logical --maxprocesses 4 --dist loadfile --ignore tests/e2e
+test: $(DEV) ## Run the unit and integration tests but the slow ones, several at a time (check: all, end to end too)
+	$(BIN)/python -m pytest --numprocesses logical --maxprocesses 4 --dist loadfile --ignore tests/e2e -m "not slow"
 
 check: $(DEV) ## What CI runs: format, lint, types, import contracts, all tests, one after the other
 	$(BIN)/ruff format --check .

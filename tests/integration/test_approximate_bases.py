@@ -20,6 +20,8 @@ from worker.index.vector_index import Vectors
 from worker.indexed_images import embedded_pages
 from worker.live_index import LiveIndex
 
+pytestmark = pytest.mark.slow
+
 DIM, ENCODER, ITEMS, IMAGES = 16, "encoder", 150, 10
 RECIPE = IndexRecipe(0.9, factory="HNSW16_SQ8")
 Open = Callable[[], LiveIndex]

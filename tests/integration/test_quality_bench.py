@@ -14,6 +14,8 @@ from training.retrieval import search
 from training.served import as_served, embed_photos, read_pixels
 from worker.encoder import choose_runtime, load_encoder
 
+pytestmark = pytest.mark.slow
+
 
 def test_the_engine_finds_what_exact_search_finds(tmp_path: Path) -> None:
     photos = read_photos(write_shop(tmp_path), Columns(attributes=("base_colour",)))

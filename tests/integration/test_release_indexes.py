@@ -18,6 +18,8 @@ from worker.live_index import LiveIndex
 from worker.releases.indexes import build_index, local_snapshots
 from worker.releases.release import recipe_of, release_of
 
+pytestmark = pytest.mark.slow
+
 
 @pytest.fixture
 def settings(tmp_path: Path) -> Settings:

@@ -14,6 +14,8 @@ from worker.releases import open_release
 from worker.releases.build import ReleaseBuilder, Wishes
 from worker.releases.sample import choose_label, choose_sample, read_images
 
+pytestmark = pytest.mark.slow
+
 COMMAND = ("-m", "worker.build_release")
 
 

@@ -3,11 +3,14 @@
 from pathlib import Path
 
 import numpy as np
+import pytest
 
 from shared.releases import registered_releases
 from tests.shop import Shop
 from tests.small_shop import trained_lite0
 from worker.encoder import read_manifest
+
+pytestmark = pytest.mark.slow
 
 
 def test_a_trained_encoder_becomes_a_release_beside_the_active_one(shop: Shop, tmp_path: Path) -> None:

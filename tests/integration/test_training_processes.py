@@ -3,11 +3,14 @@ import subprocess
 import sys
 from pathlib import Path
 
+import pytest
 import torch
 
 from tests.small_shop import write_shop
 from training.checkpoint import load_checkpoint
 from training.run_folder import RunFolder
+
+pytestmark = pytest.mark.slow
 
 ROOT = Path(__file__).parents[2]
 TORCHRUN = [sys.executable, "-m", "torch.distributed.run", "--standalone", "--nproc-per-node=2"]
