@@ -149,6 +149,25 @@ def test_a_writer_that_is_killed_is_followed_by_one_that_completes_it(
         milvus.close()
 
 
+def test_index_files_of_which_a_kill_left_the_half_are_made_anew(
+    catalogue: Catalogue, redis_client: redis.Redis, tmp_path: Path
+) -> None:
+    fill(catalogue, 450)
+    file = tmp_path / "own.db"
+    milvus = MilvusConnection(str(file))
+    in_milvus(catalogue, milvus, redis_client, "half")
+    milvus.close()
+    written = [path for path in file.rglob("*.idx") if path.is_file()]
+    assert written
+    for path in written:
+        path.write_bytes(path.read_bytes()[: path.stat().st_size // 2])
+    milvus = MilvusConnection(str(file))
+    try:
+        as_brute_force(in_milvus(catalogue, milvus, redis_client, "half"), catalogue)
+    finally:
+        milvus.close()
+
+
 def test_what_is_deleted_is_found_no_more_at_once_and_others_take_its_place(
     catalogue: Catalogue, open_index: Open
 ) -> None:

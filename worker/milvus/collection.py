@@ -89,6 +89,11 @@ class ReleaseCollection:
         with self._milvus.calling() as client:
             # Asked first, since loading may take long, and so waits long for a server that is away.
             if str(client.get_load_state(self.name, timeout=WRITE_SECONDS)["state"]) != "Loaded":
+                if self._milvus.is_local:
+                    # milvus-lite writes its index files in place, and half of one, left by a kill, it can't read.
+                    # They are copies of the vectors: made anew they cost little.
+                    client.drop_index(self.name, "vector", timeout=WRITE_SECONDS)
+                    client.create_index(self.name, self._indexes(), timeout=WRITE_SECONDS)
                 client.load_collection(self.name, timeout=LOAD_SECONDS)
         state = self._read_state()
         if state is None:
