@@ -90,8 +90,7 @@ class ReleaseCollection:
             # Asked first, since loading may take long, and so waits long for a server that is away.
             if str(client.get_load_state(self.name, timeout=WRITE_SECONDS)["state"]) != "Loaded":
                 if self._milvus.is_local:
-                    # milvus-lite writes its index files in place, and half of one, left by a kill, it can't read.
-                    # They are copies of the vectors: made anew they cost little.
+                    # Copies of the vectors, written in place: half of one, left by a kill, it could not read.
                     client.drop_index(self.name, "vector", timeout=WRITE_SECONDS)
                     client.create_index(self.name, self._indexes(), timeout=WRITE_SECONDS)
                 client.load_collection(self.name, timeout=LOAD_SECONDS)
@@ -117,8 +116,7 @@ class ReleaseCollection:
         kind, arguments = ("FLAT", {}) if self.is_exact else ("HNSW", GRAPH)
         # Of unit vectors the inner product is the cosine, and Milvus need not normalise them again.
         indexes.add_index("vector", index_type=kind, metric_type="IP", params=arguments)
-        if not self._milvus.is_local:
-            # The writer asks for the rows of items.
+        if not self._milvus.is_local:  # the writer asks for the rows of items
             indexes.add_index("item_id", index_type="INVERTED")
         return indexes
 
@@ -238,10 +236,8 @@ class ReleaseCollection:
     def point_alias(self) -> None:
         """Let the alias name this collection."""
         with self._milvus.calling() as client:
-            if ALIAS not in client.list_aliases()["aliases"]:
-                client.create_alias(self.name, ALIAS, timeout=WRITE_SECONDS)
-            else:
-                client.alter_alias(self.name, ALIAS, timeout=WRITE_SECONDS)
+            point = client.alter_alias if ALIAS in client.list_aliases()["aliases"] else client.create_alias
+            point(self.name, ALIAS, timeout=WRITE_SECONDS)
 
 
 def _parts(things: Sequence[Thing], size: int) -> Iterator[list[Thing]]:
